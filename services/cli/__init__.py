@@ -1,0 +1,1 @@
+"""The command `avesa`: builds the adapters and hands them in."""

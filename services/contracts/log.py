@@ -1,0 +1,201 @@
+"""The closed list of what the services say: each is one log line and, where it counts, one metric.
+
+Noun and past verb. Fields are numbers or bounded words, never a payload, never a secret. One per batch, not per
+record. ERROR: data lost or service down. WARNING: unexpected but recovered. INFO: start, stop, lease gained or lost.
+"""
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events; `counts` names the fields that are also metrics."""
+
+    level: ClassVar[Level] = "info"
+    counts: ClassVar[tuple[str, ...]] = ()
+
+
+class ServiceStarted(Event, frozen=True, kw_only=True):
+    service: str
+    worker: str
+    endpoint_url: str = ""
+
+
+class ServiceStopped(Event, frozen=True, kw_only=True):
+    service: str
+    worker: str
+    reason: str
+
+
+class LeaseGained(Event, frozen=True, kw_only=True):
+    scope: str
+    name: str
+    epoch: int
+
+
+class LeaseLost(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "warning"
+    scope: str
+    name: str
+
+
+class EventsPublished(Event, frozen=True, kw_only=True):
+    """Extractor: observations acknowledged by the raw stream."""
+
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    endpoint: str
+    count: int
+
+
+class EventsTransformed(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    shard: str
+    count: int
+
+
+class EventsReadAgain(Event, frozen=True, kw_only=True):
+    """After a takeover: what the previous owner had read and not committed."""
+
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    service: str
+    shard: str
+    count: int
+
+
+class RecordsRejected(Event, frozen=True, kw_only=True):
+    """Dead letters written."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    stage: str
+    tenant_id: str
+    group: str
+    code: str
+    count: int
+    first: str = ""
+
+
+class EndpointFailed(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    endpoint: str
+    code: str
+    what: str
+    count: int = 1
+
+
+class CredentialsRefused(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    count: int = 1
+
+
+class VendorThrottled(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    wait_s: float
+    count: int = 1
+
+
+class SweepSuspicious(Event, frozen=True, kw_only=True):
+    """A sweep found so little that nothing was deleted."""
+
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    endpoint: str
+    known: int
+    found: int
+    count: int = 1
+
+
+class MemoryLost(Event, frozen=True, kw_only=True):
+    """A snapshot named by a row is not there: labels are unknown, sweeps delete nothing until it is rebuilt."""
+
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    scope: str
+    name: str
+    count: int = 1
+
+
+class FieldsMissing(Event, frozen=True, kw_only=True):
+    """Drift: paths a mapping names and no record of a batch had."""
+
+    level: ClassVar[Level] = "debug"
+    tenant_id: str
+    service: str
+    endpoint: str
+    paths: str
+
+
+class MappingHeld(Event, frozen=True, kw_only=True):
+    """The mapping file changed in a way that waits for a rebuild; the pinned one stays in force."""
+
+    level: ClassVar[Level] = "warning"
+    tenant_id: str
+    service: str
+    table: str
+    what: str
+
+
+class CutCommitted(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("rows",)
+    shard: str
+    cut: int
+    files: int
+    rows: int
+
+
+class TableMerged(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("observations", "rows_written")
+    tenant_id: str
+    table: str
+    observations: int
+    rows_written: int
+
+
+class PositionExpired(Event, frozen=True, kw_only=True):
+    """The stream no longer holds what comes after a committed position."""
+
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    stream: str
+    shard: str
+    count: int = 1
+
+
+class Retried(Event, frozen=True, kw_only=True):
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    what: str
+    code: str
+    wait_s: float
+    count: int = 1
+
+
+class WaitingFor(Event, frozen=True, kw_only=True):
+    """Something outside is down; we wait and say for what."""
+
+    level: ClassVar[Level] = "warning"
+    what: str
+    why: str
+
+
+EVENTS: tuple[type[Event], ...] = tuple(Event.__subclasses__())

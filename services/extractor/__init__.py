@@ -1,0 +1,1 @@
+"""Vendor APIs to stream raw: every record as the vendor returned it."""

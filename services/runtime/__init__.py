@@ -1,0 +1,1 @@
+"""What the services do to the world: AWS, clock, logs, settings."""

@@ -1,0 +1,1 @@
+"""Stream raw to stream canonical: every observation mapped and labelled."""
