@@ -1,0 +1,40 @@
+"""The life of a service: run its tasks together and stop them cleanly at a signal.
+
+First SIGINT or SIGTERM: finish what is in hand, commit, let go. A second one: stop at once (nothing acknowledged is
+lost: the next run reads again what was not committed).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+Part = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def install_signals(stopping: asyncio.Event) -> None:
+    """The first signal sets `stopping`, the second ends the process with the shell's code for it."""
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+async def run_together(parts: Sequence[Part], stopping: asyncio.Event) -> None:
+    """Run parts until all have ended. The first to fail stops the others cleanly, then its error is raised."""
+    tasks = [asyncio.ensure_future(part(stopping)) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        stopping.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
