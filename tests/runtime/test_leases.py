@@ -1,0 +1,121 @@
+"""Leases: one owner at a time has effects, and a dead one is replaced within a bounded time."""
+
+import asyncio
+
+import pytest
+
+from services.contracts.errors import FencedError, RetryableError
+from services.runtime.leases import Leases
+from tests.fakes import FakeChance, FakeClock, MemoryRows
+
+LEASE_S = 10.0
+
+
+class Fleet:
+    """Workers on one table and one clock."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.rows = MemoryRows({"Leases": ("scope", "name")})
+
+    def worker(self, seed: int) -> Leases:
+        return Leases(self.rows, "Leases", self.clock, FakeChance(seed), lambda _: None, LEASE_S)
+
+
+async def test_work_that_is_new_is_ours_at_once_and_no_one_elses() -> None:
+    fleet = Fleet()
+    first, second = fleet.worker(1), fleet.worker(2)
+    assert await first.acquire("shards", "a") is not None
+    assert await second.acquire("shards", "a") is None
+
+
+async def test_a_silent_owner_is_replaced_after_one_lease_time_of_the_observers_own_clock() -> None:
+    fleet = Fleet()
+    await fleet.worker(1).acquire("shards", "a")  # and never renewed: killed
+    second = fleet.worker(2)
+    assert await second.acquire("shards", "a") is None
+    fleet.clock.set("2030-01-01T00:00:00.000000Z")  # a step of the wall clock proves nothing
+    assert await second.acquire("shards", "a") is None
+    fleet.clock.advance(LEASE_S)
+    lease = await second.acquire("shards", "a")
+    assert lease is not None
+    assert (lease.epoch, lease.taken_over) == (2, True)
+
+
+async def test_an_owner_that_renews_is_never_replaced() -> None:
+    fleet = Fleet()
+    first, second = fleet.worker(1), fleet.worker(2)
+    lease = await first.acquire("shards", "a")
+    renewing = asyncio.create_task(first.renew_forever())
+    assert await second.wait_for("shards", "a", LEASE_S * 5) is None
+    assert lease is not None
+    assert not lease.lost.is_set()
+    renewing.cancel()
+
+
+async def test_an_owner_that_was_replaced_can_commit_nothing_any_more() -> None:
+    fleet = Fleet()
+    frozen = await fleet.worker(1).acquire("shards", "a")
+    second = await fleet.worker(2).wait_for("shards", "a", LEASE_S * 2)
+    assert frozen is not None
+    assert second is not None
+    await second.commit({"position": "7"})
+    with pytest.raises(FencedError):
+        await frozen.commit({"position": "3"})
+    assert frozen.lost.is_set()
+    row = await fleet.rows.get("Leases", {"scope": "shards", "name": "a"})
+    assert row is not None
+    assert row["position"] == "7"
+
+
+async def test_what_was_committed_is_found_by_the_next_owner_at_once_after_a_release() -> None:
+    fleet = Fleet()
+    lease = await fleet.worker(1).acquire("shards", "a")
+    assert lease is not None
+    await lease.commit({"position": "7", "state": [{"key": "x", "size": 1}]})
+    await lease.release()
+    following = await fleet.worker(2).acquire("shards", "a")
+    assert following is not None
+    assert (following.row["position"], following.taken_over) == ("7", False)
+
+
+async def test_a_commit_whose_answer_was_lost_may_be_repeated() -> None:
+    fleet = Fleet()
+    lease = await fleet.worker(1).acquire("shards", "a")
+    assert lease is not None
+    fleet.rows.lose_next("write")
+    with pytest.raises(RetryableError):
+        await lease.commit({"position": "7"})
+    await lease.commit({"position": "7"})
+
+
+async def test_an_owner_that_cannot_renew_stops_before_others_take_over() -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    lease = await first.acquire("shards", "a")
+    fleet.rows.fail_next("write", RetryableError("throttled"), times=100)
+    renewing = asyncio.create_task(first.renew_forever())
+    await fleet.clock.sleep(LEASE_S * 1.1)
+    assert lease is not None
+    assert lease.lost.is_set()
+    renewing.cancel()
+
+
+async def test_two_that_try_at_once_have_one_winner() -> None:
+    fleet = Fleet()
+    leases = await asyncio.gather(*(fleet.worker(seed).acquire("shards", "a") for seed in range(8)))
+    assert len([lease for lease in leases if lease is not None]) == 1
+
+
+async def test_what_an_owner_had_read_is_told_to_the_one_who_takes_over() -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    lease = await first.acquire("shards", "a")
+    assert lease is not None
+    lease.progress = {"position": "12"}
+    renewing = asyncio.create_task(first.renew_forever())
+    await fleet.clock.sleep(LEASE_S / 2)
+    renewing.cancel()
+    following = await fleet.worker(2).wait_for("shards", "a", LEASE_S * 2)
+    assert following is not None
+    assert following.row["progress"] == {"position": "12"}
