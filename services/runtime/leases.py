@@ -30,10 +30,10 @@ class _Sighting(msgspec.Struct):
 class Lease:
     """Work we own until `lost` says otherwise. `row` is the row as it was when we took it."""
 
-    def __init__(self, leases: "Leases", scope: str, name: str, epoch: int, row: Row) -> None:
+    def __init__(self, leases: "Leases", scope: str, name: str, epoch: int, row: Row, *, taken_over: bool) -> None:
         self._leases = leases
         self.scope, self.name, self.epoch, self.row = scope, name, epoch, row
-        self.taken_over = bool(row.get("owner"))  # from an owner who did not let go: what it read is read again
+        self.taken_over = taken_over  # from an owner who did not let go: what it read is read again
         self.lost = asyncio.Event()
         self.renewed = self.moved = leases.clock.monotonic()
         self.counter = 0
@@ -96,9 +96,10 @@ class Leases:
         key = {"scope": scope, "name": name}
         row = await self.rows.get(self.table, key) or {}
         epoch, counter, owner = int(row.get("epoch", 0)), int(row.get("counter", 0)), row.get("owner")
-        if owner == self.worker and (scope, name) in self._held:
+        if (scope, name) in self._held:
             return None
-        if owner and not self._silent((scope, name), epoch, counter):
+        # Ours and yet not held: we took it and the answer was lost. Nobody else can be working on it.
+        if owner not in (None, self.worker) and not self._silent((scope, name), epoch, counter):
             return None
         expect: dict[str, Value] = {"owner": owner, "epoch": row.get("epoch")}
         if owner:
@@ -109,7 +110,7 @@ class Leases:
             )
         except ConflictError:
             return None
-        lease = Lease(self, scope, name, epoch + 1, row)
+        lease = Lease(self, scope, name, epoch + 1, row, taken_over=owner not in (None, self.worker))
         self._held[scope, name] = lease
         self._seen.pop((scope, name), None)
         self._emit(LeaseGained(scope=scope, name=name, epoch=lease.epoch))

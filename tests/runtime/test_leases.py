@@ -101,6 +101,17 @@ async def test_an_owner_that_cannot_renew_stops_before_others_take_over() -> Non
     renewing.cancel()
 
 
+async def test_a_lease_taken_by_a_call_whose_answer_was_lost_is_taken_again() -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    fleet.rows.lose_next("write")
+    with pytest.raises(RetryableError):
+        await first.acquire("shards", "a")
+    lease = await first.acquire("shards", "a")
+    assert lease is not None
+    assert (lease.epoch, lease.taken_over) == (2, False)
+
+
 async def test_two_that_try_at_once_have_one_winner() -> None:
     fleet = Fleet()
     leases = await asyncio.gather(*(fleet.worker(seed).acquire("shards", "a") for seed in range(8)))
