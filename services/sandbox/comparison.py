@@ -1,7 +1,7 @@
 """Two histories side by side: what the source served and what the lake holds, every difference counted and named."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -49,10 +49,11 @@ class Verdict(msgspec.Struct):
     def holds(self) -> bool:
         return not (self.lost or self.doubled or self.wrong)
 
-    def add(self, kind: str, entity: Entity, what: str) -> None:
+    def tell(self, kind: Literal["lost", "doubled", "wrong"], what: str) -> None:
+        """Count one difference, and keep the first few in words."""
         setattr(self, kind, getattr(self, kind) + 1)
         if len(self.examples) < EXAMPLES_MAX:
-            self.examples.append(f"{kind}: {entity.service} {entity.family} {entity.record_id}: {what}")
+            self.examples.append(f"{kind}: {what}")
 
 
 def compare(
@@ -109,6 +110,7 @@ def _explain(
     verdict: Verdict, entity: Entity, history: History, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> None:
     """Count what differs: expected versions without a row, rows without a version, and pairs that disagree."""
+    who = f"{entity.service} {entity.family} {entity.record_id}"
     versions, left = list(history), list(rows)
     for version in history:  # what matches fully is out of the way first
         match = next((row for row in left if not _difference(version, row, columns)), None)
@@ -116,8 +118,8 @@ def _explain(
             versions.remove(version)
             left.remove(match)
     while versions and left:
-        verdict.add("wrong", entity, _difference(versions.pop(0), left.pop(0), columns))
+        verdict.tell("wrong", f"{who}: {_difference(versions.pop(0), left.pop(0), columns)}")
     for version in versions:
-        verdict.add("lost", entity, f"no row for the version from {version.valid_from.earliest}")
+        verdict.tell("lost", f"{who}: no row for the version from {version.valid_from.earliest}")
     for row in left:
-        verdict.add("doubled", entity, f"a row from {row['valid_from']} that nothing explains")
+        verdict.tell("doubled", f"{who}: a row from {row['valid_from']} that nothing explains")

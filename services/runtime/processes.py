@@ -1,0 +1,107 @@
+"""Child processes of ours: started in sessions of their own, kept running, stopped together and cleanly.
+
+A session of its own means that Ctrl-C in the terminal reaches the parent alone, which then stops its children in
+order. Each child's standard input is a pipe that nobody writes to: when the parent dies, however it dies, the pipe
+closes and the child stops by itself (`stop_when_orphaned`).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from services.contracts.ports import Clock
+
+RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
+SETTLED_S = 60.0  # a child that ran so long starts again without delay
+
+
+class Program(msgspec.Struct, frozen=True):
+    """One command of ours to keep running. `log` takes what it writes to stderr; stdout goes the same way."""
+
+    name: str
+    arguments: Sequence[str]
+    log: Path
+    environment: Mapping[str, str]
+
+
+class Child:
+    """A program that is kept running until it is stopped; `kill` is what a power cut would be to it."""
+
+    def __init__(self, program: Program, clock: Clock, note: Callable[[str], None]) -> None:
+        self.program, self._clock, self._note = program, clock, note
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self.starts = 0
+
+    async def run(self) -> None:
+        """Keep it running until `stop`."""
+        pause_s = RESTART_FIRST_S
+        while not self._stopping.is_set():
+            started = self._clock.monotonic()
+            code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            if self._clock.monotonic() - started > SETTLED_S:
+                pause_s = RESTART_FIRST_S
+            self._note(f"{self.program.name} ended ({_told(code)}), starting it again; its log: {self.program.log}")
+            await self._clock.sleep(pause_s)
+            pause_s = min(RESTART_MAX_S, pause_s * 2)
+
+    async def _run_once(self) -> int:
+        self.starts += 1
+        self.program.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.program.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.cli.main",
+                *self.program.arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=dict(self.program.environment),
+                start_new_session=True,
+            )
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, now. `run` starts it again."""
+        self._signal(signal.SIGKILL)
+
+    async def stop(self, seconds_max: float) -> bool:
+        """SIGTERM, and after `seconds_max` SIGKILL. True if it ended by itself."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        if self._process is None:
+            return True
+        try:
+            await asyncio.wait_for(self._process.wait(), seconds_max)
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            return False
+        return True
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+
+def _told(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def stop_when_orphaned() -> None:
+    """For a child: end as at SIGTERM when the parent's end of our standard input closes."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="orphaned", daemon=True).start()
