@@ -1,18 +1,27 @@
-"""Reading mapping files: bytes to types, and an error a person can act on: file, JSON path, what was expected."""
+"""Reading mapping files: bytes to types, and errors a person can act on: file, JSON path, what was expected, remedy.
+
+The types (`integration.py`, `schema.py`) are the whole grammar and msgspec judges by them. It names the first
+mistake only, and `[...]` where a key stood; so what fails is walked once more beside its type, part by part, until
+the smallest parts that fail are found: each is one `Problem`, and all of them are told at once.
+"""
 
 import difflib
+import inspect
+import json
 import re
-from typing import Any, TypeVar
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
 from services.contracts.errors import UsageError
-from services.contracts.integration import Constant, Endpoint, Integration
-from services.contracts.schema import RESERVED_COLUMNS, CanonicalTable
+from services.contracts.integration import Endpoint, Integration, Keyset, Sweep
+from services.contracts.schema import RESERVED_COLUMNS, CanonicalTable, Name
 
 T = TypeVar("T")
-NEW_LINE = b"\n"
-_AT = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
 
 
 class MappingFiles(msgspec.Struct, frozen=True):
@@ -22,34 +31,315 @@ class MappingFiles(msgspec.Struct, frozen=True):
     tables: dict[str, CanonicalTable]
 
 
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong in a file. `at` is a JSON path (`$.endpoints.tickets.path`), or line and column."""
+
+    file: str
+    at: str
+    what: str
+    remedy: str = ""
+
+
+class MappingError(UsageError):
+    """A file that cannot be used. It reads as its first problem; `problems` holds all of them."""
+
+    default_code = "bad_mapping"
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        first, more = self.problems[0], len(self.problems) - 1
+        rest = f"`avesa mapping validate` shows {more} more." if more else ""
+        remedy = " ".join(text for text in (first.remedy, rest) if text)
+        super().__init__(first.what, where=f"{first.file} at {first.at}", remedy=remedy)
+
+
 def decode_table(data: bytes, file: str) -> CanonicalTable:
-    """One `mappings/canonical/{table}.json`. Errors: UsageError."""
+    """One `mappings/canonical/{table}.json`. Errors: MappingError."""
     table = _decode(data, CanonicalTable, file)
-    for column in table.columns:
-        if column in RESERVED_COLUMNS:
-            raise _error(
-                file, f"$.columns.{column}", f"every row already has a column {column!r}", "Choose another name."
-            )
+    taken = [name for name in table.columns if name in RESERVED_COLUMNS]
+    _raise_any(
+        Problem(file, f"$.columns.{name}", f"every row already has a column {name!r}", "Choose another name.")
+        for name in taken
+    )
     return table
 
 
 def decode_integration(data: bytes, file: str) -> Integration:
-    """One `mappings/integrations/{service}.json`. Errors: UsageError."""
+    """One `mappings/integrations/{service}.json`. Errors: MappingError."""
     integration = _decode(data, Integration, file)
-    for name, endpoint in integration.endpoints.items():
-        parent = endpoint.parent
-        if parent is not None and parent.endpoint not in integration.endpoints:
-            raise _error(
-                file,
-                f"$.endpoints.{name}.parent.endpoint",
-                f"there is no endpoint {parent.endpoint!r}",
-                _did_you_mean(parent.endpoint, list(integration.endpoints)),
-            )
+    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in _contradictions(integration))
     return integration
 
 
-def check_against(integration: Integration, tables: dict[str, CanonicalTable], file: str) -> None:
-    """What can only be seen with all files at hand: tables and columns that exist. Errors: UsageError."""
+def check_against(integration: Integration, tables: Mapping[str, CanonicalTable], file: str) -> None:
+    """What can only be seen with all files at hand: tables and columns that exist. Errors: MappingError."""
+    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in _unknown_columns(integration, tables))
+
+
+def json_schema(kind: type[Integration] | type[CanonicalTable]) -> dict[str, Any]:
+    """JSON Schema of one kind of file, made from the same types that judge it; editors complete and check by it."""
+    schema: dict[str, Any] = msgspec.json.schema(kind)
+    for definition in schema["$defs"].values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    schema["$defs"][kind.__name__]["properties"][_SCHEMA_KEY] = {"type": "string"}
+    return {_SCHEMA_KEY: "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _raise_any(problems: Iterable[Problem]) -> None:
+    found = list(problems)
+    if found:
+        raise MappingError(found)
+
+
+# -- from bytes to a type ---------------------------------------------------------------------------------------------
+Found = tuple[str, str, str]  # at, what, remedy
+_SCHEMA_KEY = "$schema"  # a file may begin with it, so that an editor finds the schema
+
+
+def _decode(data: bytes, kind: type[T], file: str) -> T:
+    plain = _parse(data, file)
+    if isinstance(plain, dict):
+        plain.pop(_SCHEMA_KEY, None)
+    repeated = [Problem(file, at, what, remedy) for at, what, remedy in _repeated(plain, "$")]
+    try:
+        decoded = msgspec.convert(plain, kind)
+    except msgspec.ValidationError:
+        wrong = [Problem(file, at, what, remedy) for at, what, remedy in _mistakes(plain, kind, "$")]
+        raise MappingError(repeated + wrong) from None
+    _raise_any(repeated)
+    return decoded
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers the keys it was given more than once; JSON itself keeps the last in silence."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        keys = [key for key, _ in pairs]
+        self.repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(self) < len(keys) else []
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _parse(data: bytes, file: str) -> Any:
+    """Plain JSON values. Errors: MappingError with line and column."""
+    try:
+        text = data.decode("utf-8-sig")  # editors on Windows still write the mark
+        return json.loads(text, object_pairs_hook=_Object, parse_constant=_no_constant)
+    except json.JSONDecodeError as err:
+        what, remedy = _syntax(err)
+        at = f"line {err.lineno}, column {err.colno}"
+        raise MappingError([Problem(file, at, what, remedy)]) from err
+    except UnicodeDecodeError as err:
+        at = f"line {data[: err.start].count(10) + 1}"
+        raise MappingError([Problem(file, at, "this is not UTF-8 text", "Save the file as UTF-8.")]) from err
+    except (ValueError, RecursionError) as err:
+        raise MappingError([Problem(file, "$", f"this is not usable JSON: {err}")]) from err
+
+
+def _syntax(err: json.JSONDecodeError) -> tuple[str, str]:
+    if not err.doc.strip():
+        return "the file is empty", ""
+    before, after = err.doc[: err.pos].rstrip(), err.doc[err.pos :].lstrip()
+    remedy = ""
+    if after.startswith(("//", "/*", "#")):
+        remedy = "JSON has no comments: use `title` or `description`."
+    elif after.startswith("'"):
+        remedy = "JSON takes double quotes only."
+    elif (before.endswith(",") and after.startswith(("}", "]"))) or "trailing comma" in err.msg:
+        remedy = "There is a comma after the last item: remove it."
+    return f"this is not JSON: {err.msg[0].lower()}{err.msg[1:]}", remedy
+
+
+def _repeated(value: Any, at: str) -> Iterator[Found]:
+    if isinstance(value, _Object):
+        for key in value.repeated:
+            yield _key(at, key), f"{key!r} stands here more than once", "Only the last would count: keep one."
+        for key, item in value.items():
+            yield from _repeated(item, _key(at, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _repeated(item, _key(at, index))
+
+
+# -- what does not fit its type ---------------------------------------------------------------------------------------
+def _mistakes(value: Any, kind: Any, at: str) -> Iterator[Found]:
+    """The smallest parts of `value` that do not fit `kind`; nothing where it fits."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as err:
+        inside = list(_inside(value, kind, at))
+        yield from inside or [(at, _plainly(str(err).partition(" - at `")[0]), "")]
+
+
+def _inside(value: Any, kind: Any, at: str) -> Iterator[Found]:
+    """Mistakes in the parts of a value; nothing where it is wrong as a whole."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        yield from _inside_union(value, arguments, at)
+    elif get_origin(kind) is Literal and not isinstance(value, dict | list):
+        hint = did_you_mean(value, arguments) if value not in map(str, arguments) else "It stands without quotes."
+        yield at, f"{json.dumps(value)} is not one of {', '.join(map(str, arguments))}", hint
+    elif get_origin(kind) is dict and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _mistakes(key, arguments[0], _key(at, key))
+            yield from _mistakes(item, arguments[1], _key(at, key))
+    elif get_origin(kind) is list and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _mistakes(item, arguments[0], _key(at, index))
+    elif _is_struct(kind) and isinstance(value, dict):
+        yield from _inside_struct(value, kind, at)
+
+
+def _inside_struct(value: dict[str, Any], kind: type[msgspec.Struct], at: str) -> Iterator[Found]:
+    hints = _hints(kind)
+    fields = {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
+    tag = kind.__struct_config__.tag_field
+    known = [*fields, tag] if tag else list(fields)
+    meant = ""
+    for key, item in value.items():
+        if key in fields:
+            yield from _mistakes(item, fields[key], _key(at, key))
+        elif key != tag:
+            hint = did_you_mean(key, known)
+            meant += hint
+            yield _key(at, key), f"there is no field {key!r} here", hint or _one_of(known)
+    for field in msgspec.structs.fields(kind):
+        if field.required and field.encode_name not in value and repr(field.encode_name) not in meant:
+            yield at, f"the field {field.encode_name!r} is missing", ""
+
+
+def _inside_union(value: Any, arms: tuple[Any, ...], at: str) -> Iterator[Found]:
+    structs = {arm.__struct_config__.tag: arm for arm in arms if _is_struct(arm)}
+    if isinstance(value, dict) and len(structs) == 1:
+        yield from _inside_struct(value, next(iter(structs.values())), at)
+    elif isinstance(value, dict) and structs:
+        tag = value.get("type")
+        if tag in structs:
+            yield from _inside_struct(value, structs[tag], at)
+        elif "type" in value:
+            yield _key(at, "type"), f"{tag!r} is no type known here", did_you_mean(tag, structs) or _one_of(structs)
+        else:
+            yield at, "the field 'type' is missing", _one_of(structs)
+    elif isinstance(value, list):
+        for arm in arms:
+            yield from _inside(value, arm, at)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+@cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+_WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list"}
+_WORDS |= {"object": "an object", "null": "null"}
+_NAME_PATTERN = next(meta.pattern for meta in get_args(Name)[1:])
+
+
+def _plainly(message: str) -> str:
+    """msgspec's words in ours: `Expected `str`, got `int`` -> expected text, got a whole number."""
+    if _NAME_PATTERN in message:
+        return "a name is made of small letters, digits and '_', and begins with a letter"
+    plain = re.sub(
+        r"`([^`]+)`", lambda m: " or ".join(_WORDS.get(word, word) for word in m.group(1).split(" | ")), message
+    )
+    return plain[0].lower() + plain[1:]
+
+
+def _key(at: str, key: str | int) -> str:
+    if isinstance(key, int):
+        return f"{at}[{key}]"
+    return f"{at}.{key}" if re.fullmatch(r"\w+", key) else f"{at}[{json.dumps(key)}]"
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """`Did you mean 'x'?`, or nothing where nothing is close."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def _one_of(known: Iterable[object]) -> str:
+    return f"Known here: {', '.join(sorted(map(str, known)))}."
+
+
+# -- what fits its type and cannot work -------------------------------------------------------------------------------
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")  # as services/extractor/templates.py reads them
+
+
+def _contradictions(integration: Integration) -> Iterator[Found]:
+    known = set(integration.credentials)
+    yield from _unfilled(msgspec.to_builtins(integration.auth), "$.auth", known)
+    yield from _unfilled(integration.headers, "$.headers", known)
+    yield from _unfilled(integration.base_url, "$.base_url", known)
+    yield from _clauses(integration, integration, "$")
+    for name, endpoint in integration.endpoints.items():
+        at = _key("$.endpoints", name)
+        parent = endpoint.parent
+        if parent is not None and parent.endpoint not in integration.endpoints:
+            hint = did_you_mean(parent.endpoint, integration.endpoints) or _one_of(integration.endpoints)
+            yield f"{at}.parent.endpoint", f"there is no endpoint {parent.endpoint!r}", hint
+        yield from _unfilled(endpoint.path, f"{at}.path", known | _parent_name(endpoint))
+        yield from _unfilled(endpoint.params, f"{at}.params", known)
+        yield from _clauses(integration, endpoint, at)
+        if endpoint.canonical is not None:
+            yield from _unknown_zone(endpoint.canonical.time_zone, f"{at}.canonical.time_zone")
+
+
+def _unfilled(value: Any, at: str, known: set[str]) -> Iterator[Found]:
+    """Placeholders in templates that nothing fills."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unfilled(item, _key(at, key), known)
+    elif isinstance(value, str):
+        for word in sorted(set(_PLACEHOLDER.findall(value)) - known):
+            hint = did_you_mean(word, known) or f"Add {word!r} to `credentials`."
+            yield at, f"there is nothing to fill {{{word}}} with", hint
+
+
+def _clauses(integration: Integration, holder: Integration | Endpoint, at: str) -> Iterator[Found]:
+    """Templates that are about one value: they must hold it, and a clause needs a filter to stand in."""
+    known = set(integration.credentials)
+    pages, since, deletes = holder.pagination, holder.incremental, holder.deletes
+    about: list[tuple[str, str, str, set[str]]] = []  # where, template, its value, what else may fill it
+    if isinstance(pages, Keyset):
+        about.append((f"{at}.pagination.clause", pages.clause, "after", set()))
+    if since is not None and since.clause is not None:
+        about.append((f"{at}.incremental.clause", since.clause, "since", known))
+    if about and integration.filter is None:
+        yield about[0][0], "a clause needs a filter to stand in", "Add `filter` with the name of its parameter."
+    if isinstance(deletes, Sweep) and deletes.confirm is not None:
+        about.append((f"{at}.deletes.confirm", deletes.confirm, "record_id", known | _parent_name(holder)))
+    for where, template, word, others in about:
+        if f"{{{word}}}" not in template:
+            yield where, f"{{{word}}} is missing", f"Write {{{word}}} where the value belongs."
+        yield from _unfilled(template, where, others | {word})
+    if since is not None and since.params:
+        yield from _unfilled(since.params, f"{at}.incremental.params", known | {"since"})
+        if since.clause is None and not any("{since}" in text for text in since.params.values()):
+            yield f"{at}.incremental.params", "{since} is missing", "Write {since} where the value belongs."
+
+
+def _parent_name(holder: Integration | Endpoint) -> set[str]:
+    return {holder.parent.name} if isinstance(holder, Endpoint) and holder.parent is not None else set()
+
+
+def _unknown_zone(name: str, at: str) -> Iterator[Found]:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # not found, a folder, not a name at all
+        yield at, f"{name!r} is no time zone", did_you_mean(name, available_timezones()) or "Such as America/New_York."
+
+
+def _unknown_columns(integration: Integration, tables: Mapping[str, CanonicalTable]) -> Iterator[Found]:
     for name, endpoint in integration.endpoints.items():
         mapping = endpoint.canonical
         if mapping is None:
@@ -57,102 +347,11 @@ def check_against(integration: Integration, tables: dict[str, CanonicalTable], f
         at = f"$.endpoints.{name}.canonical"
         table = tables.get(mapping.table)
         if table is None:
-            hint = _did_you_mean(mapping.table, list(tables))
-            raise _error(file, f"{at}.table", f"there is no canonical table {mapping.table!r}", hint)
+            hint = did_you_mean(mapping.table, tables) or _one_of(tables)
+            yield f"{at}.table", f"there is no canonical table {mapping.table!r}", hint
+            continue
+        columns = table.all_columns()
         for column in mapping.fields:
-            if column not in table.all_columns():
-                hint = _did_you_mean(column, list(table.columns))
-                raise _error(file, f"{at}.fields.{column}", f"table {table.table!r} has no column {column!r}", hint)
-
-
-def _decode(data: bytes, kind: type[T], file: str) -> T:
-    try:
-        plain = msgspec.json.decode(data)
-    except msgspec.DecodeError as err:
-        raise UsageError(f"this is not JSON: {_with_line(data, str(err))}", code="bad_mapping", where=file) from err
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as err:
-        message = str(err)
-        found = _AT.search(message)
-        what = message[: found.start()] if found else message
-        path = _exact_path(plain, kind, found.group(1) if found else "$")
-        raise _error(file, path, what[0].lower() + what[1:], _remedy(what, path)) from err
-
-
-def _with_line(data: bytes, message: str) -> str:
-    found = re.search(r"byte (\d+)", message)
-    if found is None:
-        return message
-    before = data[: int(found.group(1))]
-    return f"{message} (line {before.count(NEW_LINE) + 1})"
-
-
-def _exact_path(plain: Any, kind: Any, path: str) -> str:
-    """msgspec writes `[...]` for the key of an object: find which key it was, by leaving out one after the other."""
-    while "[...]" in path:
-        head, _, tail = path.partition("[...]")
-        holder = _at(plain, head)
-        if not isinstance(holder, dict):
-            return path
-        for key in holder:
-            only = _replaced(plain, head, {k: v for k, v in holder.items() if k != key})
-            if not _fails_at(only, kind, head + "[...]"):
-                path = f"{head}.{key}{tail}"
-                break
-        else:
-            keys = list(holder)
-            key = next((k for k in keys if _fails_at(_replaced(plain, head, {k: holder[k]}), kind, head)), keys[0])
-            path = f"{head}.{key}{tail}"
-    return path
-
-
-def _fails_at(plain: Any, kind: Any, start: str) -> bool:
-    try:
-        msgspec.convert(plain, kind)
-    except msgspec.ValidationError as err:
-        return start in str(err)
-    return False
-
-
-def _at(plain: Any, path: str) -> Any:
-    for key in _keys(path):
-        plain = plain[int(key)] if isinstance(plain, list) else plain[key]
-    return plain
-
-
-def _replaced(plain: Any, path: str, value: Any) -> Any:
-    keys = _keys(path)
-    if not keys:
-        return value
-    first, rest = keys[0], "$" + "".join(f".{key}" for key in keys[1:])
-    if isinstance(plain, list):
-        return [_replaced(item, rest, value) if i == int(first) else item for i, item in enumerate(plain)]
-    return {k: _replaced(v, rest, value) if k == first else v for k, v in plain.items()}
-
-
-def _keys(path: str) -> list[str]:
-    return [key for key in re.split(r"[.\[\]]+", path.removeprefix("$")) if key]
-
-
-def _remedy(what: str, path: str) -> str:
-    found = re.search(r"unknown field `([^`]+)`", what)
-    if found is None:
-        return ""
-    known = sorted(
-        {
-            field.name
-            for kind in (Integration, Endpoint, CanonicalTable, Constant)
-            for field in msgspec.structs.fields(kind)
-        }
-    )
-    return _did_you_mean(found.group(1), known) or f"Remove it, or see `avesa mapping schema` for what {path} may hold."
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else ""
-
-
-def _error(file: str, path: str, what: str, remedy: str = "") -> UsageError:
-    return UsageError(what, code="bad_mapping", where=f"{file} at {path}", remedy=remedy)
+            if column not in columns:
+                hint = did_you_mean(column, columns) or f"`avesa mapping show {table.table}` lists its columns."
+                yield f"{at}.fields.{column}", f"table {table.table!r} has no column {column!r}", hint

@@ -1,0 +1,289 @@
+"""`avesa mapping`: what the mapping files say, and whether they are right."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from services.cli.options import MappingsFolder, command
+from services.cli.screen import Screen, counted, lasting
+from services.cli.spelling import service_meant
+from services.cli.validation import problems_of
+from services.contracts.errors import UsageError
+from services.contracts.integration import (
+    Call,
+    Constant,
+    Endpoint,
+    Field,
+    First,
+    Integration,
+    NoDeletes,
+    Sweep,
+    ValueMap,
+    When,
+)
+from services.contracts.mapping_files import MappingFiles, Problem, did_you_mean, json_schema
+from services.contracts.schema import CanonicalTable
+from services.runtime.mapping_files import load_mappings
+
+app = typer.Typer(help="The mapping files: list, show, validate, schema.", no_args_is_help=False)
+
+
+# -- list -------------------------------------------------------------------------------------------------------------
+class ListedEndpoint(msgspec.Struct, frozen=True):
+    """One endpoint and the table its records become, None for the raw archive only."""
+
+    service: str
+    endpoint: str
+    title: str
+    table: str | None
+    enabled: bool
+
+
+class ListedTable(msgspec.Struct, frozen=True):
+    """One canonical table; `fed_by` names endpoints as `service.endpoint`."""
+
+    table: str
+    scd: int
+    columns: int
+    fed_by: list[str]
+
+
+@command(app, "list", "avesa mapping list")
+def list_(screen: Screen, mappings: MappingsFolder = None) -> None:
+    """List services, endpoints, and which feeds which table."""
+    files = load_mappings(mappings)
+    screen.show(
+        [
+            ListedEndpoint(service, name, endpoint.title, _table_of(endpoint), endpoint.enabled)
+            for service, integration in files.integrations.items()
+            for name, endpoint in integration.endpoints.items()
+        ],
+        {
+            "SERVICE": lambda row: row.service,
+            "ENDPOINT": lambda row: row.endpoint,
+            "TITLE": lambda row: row.title,
+            "TABLE": lambda row: row.table or "(raw only)",
+            "READ": lambda row: row.enabled,
+        },
+    )
+    screen.say()
+    screen.show(
+        [
+            ListedTable(table.table, table.scd, len(table.columns), [name for name, _ in _feeders(files, table.table)])
+            for table in files.tables.values()
+        ],
+        {
+            "TABLE": lambda row: row.table,
+            "HISTORY": lambda row: row.scd == 2,
+            "COLUMNS": lambda row: row.columns,
+            "FED BY": lambda row: ", ".join(row.fed_by),
+        },
+    )
+
+
+def _table_of(endpoint: Endpoint) -> str | None:
+    return endpoint.canonical.table if endpoint.canonical is not None else None
+
+
+def _feeders(files: MappingFiles, table: str) -> Iterator[tuple[str, Endpoint]]:
+    """(`service.endpoint`, endpoint) of all that feed a table."""
+    for service, integration in files.integrations.items():
+        for name, endpoint in integration.endpoints.items():
+            if _table_of(endpoint) == table:
+                yield f"{service}.{name}", endpoint
+
+
+# -- show -------------------------------------------------------------------------------------------------------------
+@command(app, "show", "avesa mapping show tickets", "avesa mapping show connectwise --endpoint tickets")
+def show_(
+    screen: Screen,
+    name: Annotated[str, typer.Argument(metavar="SERVICE|TABLE", help="A service or a canonical table.")],
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="ENDPOINT", help="One endpoint: where each column comes from.")
+    ] = None,
+    mappings: MappingsFolder = None,
+) -> None:
+    """Show one service, one of its endpoints, or one table."""
+    files = load_mappings(mappings)
+    if name in files.tables and endpoint is None:
+        _show_table(screen, files, files.tables[name])
+        return
+    integration = _integration_named(name, files)
+    if endpoint is None:
+        _show_service(screen, integration)
+    elif endpoint in integration.endpoints:
+        _show_endpoint(screen, integration, endpoint)
+    else:
+        hint = did_you_mean(endpoint, integration.endpoints)
+        known = f"Known: {', '.join(integration.endpoints)}."
+        raise UsageError(f"{integration.service} has no endpoint {endpoint!r}", remedy=f"{hint} {known}".strip())
+
+
+def _integration_named(name: str, files: MappingFiles) -> Integration:
+    try:
+        return files.integrations[service_meant(name, files.integrations).partition(":")[0]]
+    except UsageError as err:
+        hint = did_you_mean(name, [*files.integrations, *files.tables])
+        known = f"Services: {', '.join(files.integrations)}. Tables: {', '.join(files.tables)}."
+        raise UsageError(f"there is no service or table {name!r}", remedy=f"{hint} {known}".strip()) from err
+
+
+def _show_table(screen: Screen, files: MappingFiles, table: CanonicalTable) -> None:
+    if screen.as_json:
+        screen.record(table)
+        return
+    screen.say(f"{table.table}: {table.description or 'canonical table'}")
+    screen.say("history of every record" if table.scd == 2 else "living records only, no history")
+    feeders = list(_feeders(files, table.table))
+    screen.say(f"fed by: {', '.join(name for name, _ in feeders) or 'nothing yet'}\n")
+    screen.show(
+        table.all_columns().items(),
+        {
+            "COLUMN": lambda row: row[0],
+            "TYPE": lambda row: row[1].type,
+            "TRACKED": lambda row: row[1].tracked,
+            "MAPPED BY": lambda row: ", ".join(
+                feeder for feeder, endpoint in feeders if endpoint.canonical and row[0] in endpoint.canonical.fields
+            ),
+            "DESCRIPTION": lambda row: row[1].description,
+        },
+    )
+
+
+def _show_service(screen: Screen, integration: Integration) -> None:
+    if screen.as_json:
+        screen.record(integration)
+        return
+    limits = integration.limits
+    screen.say(f"{integration.service}: {integration.title}")
+    screen.say(f"at:      {integration.base_url}")
+    screen.say(f"auth:    {integration.auth.__struct_config__.tag}")
+    screen.say(
+        f"limits:  {limits.share:.0%} of {limits.requests} requests in {lasting(limits.window_s)}, "
+        f"{limits.concurrency} at once"
+    )
+    if integration.described_by:
+        screen.say(f"see:     {integration.described_by}")
+    screen.say()
+    screen.show(
+        integration.credentials.items(),
+        {
+            "CREDENTIAL": lambda row: row[1].title,
+            "VARIABLE": lambda row: f"{integration.service}_{row[0]}".upper(),
+            "SECRET": lambda row: row[1].secret,
+            "WHERE TO FIND IT": lambda row: row[1].hint,
+        },
+    )
+    screen.say()
+    screen.show(
+        integration.endpoints.items(),
+        {
+            "ENDPOINT": lambda row: row[0],
+            "PATH": lambda row: row[1].path,
+            "TABLE": lambda row: _table_of(row[1]) or "(raw only)",
+            "EVERY": lambda row: lasting(row[1].interval_s) if row[1].enabled else "not read",
+            "CHANGES": lambda row: "incremental" if (row[1].incremental or integration.incremental) else "full reads",
+            "DELETES": lambda row: _deletes(row[1].deletes or integration.deletes),
+        },
+    )
+
+
+def _deletes(deletes: NoDeletes | Sweep) -> str:
+    return f"sweep every {lasting(deletes.interval_s)}" if isinstance(deletes, Sweep) else "not seen"
+
+
+def _show_endpoint(screen: Screen, integration: Integration, name: str) -> None:
+    endpoint = integration.endpoints[name]
+    if screen.as_json:
+        screen.record(endpoint)
+        return
+    keys = [endpoint.record_id] if isinstance(endpoint.record_id, str) else endpoint.record_id
+    screen.say(f"{integration.service}.{name}: {endpoint.title or endpoint.path}")
+    screen.say(f"path:        {endpoint.path}")
+    screen.say(f"record id:   {' + '.join(keys)}   (family {integration.family_of(name)})")
+    screen.say(f"modified at: {endpoint.updated_at or integration.updated_at or 'not told by the vendor'}")
+    if endpoint.drop:
+        screen.say(f"left out:    {', '.join(endpoint.drop)}")
+    if endpoint.canonical is None:
+        screen.say("table:       none, its records go to the raw archive only")
+        return
+    screen.say(f"table:       {endpoint.canonical.table}\n")
+    columns = {"COLUMN": lambda row: row[0], "COMES FROM": lambda row: in_words(row[1])}
+    screen.show(endpoint.canonical.fields.items(), columns)
+
+
+def in_words(field: Field) -> str:
+    """Where a column's value comes from."""
+    match field:
+        case str():
+            return field
+        case First():
+            return f"the first of {', '.join(field.paths)}"
+        case ValueMap():
+            known = ", ".join(f"{value} = {meaning}" for value, meaning in field.values.items())
+            return f"{field.path} ({known})"
+        case When():
+            return f"{field.path}, where {field.test} is {' or '.join(field.equals)}"
+        case Constant():
+            return f"always {field.value!r}"
+        case Call():
+            return f"{field.name}({', '.join(field.paths)})"
+
+
+# -- validate ---------------------------------------------------------------------------------------------------------
+@command(app, "validate", "avesa mapping validate --mappings ./mappings", "avesa mapping validate tickets.json")
+def validate(
+    screen: Screen,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="These files only, seen beside all others.")
+    ] = None,
+    mappings: MappingsFolder = None,
+) -> int:
+    """Find every problem in the mapping files.
+
+    Each with its file and JSON path, what was expected, and what was probably meant. Exit code 1 if there is one.
+    """
+    if mappings is not None and not mappings.is_dir():
+        raise UsageError(f"{mappings} is not a folder", where="--mappings")
+    problems, checked = problems_of(mappings, files or [])
+    _show_problems(screen, problems)
+    if problems:
+        wrong = len({problem.file for problem in problems})
+        screen.note(f"{counted(len(problems), 'problem')} in {wrong} of {counted(checked, 'file')}")
+        return 1
+    screen.note(f"{counted(checked, 'file')}, no problem")
+    return 0
+
+
+def _show_problems(screen: Screen, problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        if screen.as_json:
+            screen.record(problem)
+        else:
+            remedy = f" {problem.remedy}" if problem.remedy else ""
+            screen.say(f"{problem.file} at {problem.at}\n  {problem.what}.{remedy}")
+
+
+# -- schema -----------------------------------------------------------------------------------------------------------
+@command(app, "schema", "avesa mapping schema integration > integration.schema.json")
+def schema_(
+    screen: Screen,
+    kind: Annotated[
+        str, typer.Argument(metavar="integration|canonical", help="Which kind of file.", show_default=False)
+    ] = "integration",
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    kinds: dict[str, type[Integration] | type[CanonicalTable]] = {
+        "integration": Integration,
+        "canonical": CanonicalTable,
+    }
+    if kind not in kinds:
+        raise UsageError(f"there is no schema {kind!r}", remedy="Known: integration, canonical.")
+    schema = json_schema(kinds[kind])
+    if screen.as_json:
+        screen.record(schema)
+    else:
+        screen.say(msgspec.json.format(msgspec.json.encode(schema), indent=2).decode())

@@ -1,0 +1,364 @@
+"""Tenants and their services: connect (`setup-service`), list, pause, resume, remove (`services`), `check`."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from services.cli.connections import connect, connection, connections, disconnect, everything, rename, switch
+from services.cli.credentials import asked, from_variables, missing_variables
+from services.cli.options import MappingsFolder, OneService, OneTenant, Service, TenantId, command
+from services.cli.screen import Columns, Screen, counted
+from services.cli.spelling import plain, service_meant
+from services.cli.world import Place, open_world, run
+from services.contracts.errors import FatalError, NotFoundError, RetryableError, UnauthorizedError, UsageError
+from services.contracts.integration import Integration
+from services.contracts.names import Names, checked_tenant
+from services.contracts.times import UtcTime
+from services.runtime.mapping_files import load_mappings
+from services.runtime.settings import variable
+
+if TYPE_CHECKING:
+    from services.extractor.tenants import Connected, TenantService
+    from services.runtime.runtime import Runtime
+
+app = typer.Typer()
+
+
+# -- setup-service ----------------------------------------------------------------------------------------------------
+class Setup(msgspec.Struct, frozen=True):
+    """What `setup-service` did, or with `dry_run` would do."""
+
+    tenant_id: str
+    service: str
+    company_name: str
+    secret: str
+    new_tenant: bool
+    replaced: bool
+    enabled: bool
+    dry_run: bool
+
+
+@command(
+    app,
+    "setup-service",
+    "avesa setup-service --tenant-id acme-msp --company-name 'Acme MSP' --service connectwise",
+    "CONNECTWISE_API_URL=... avesa setup-service --tenant-id acme-msp --service connectwise",
+)
+def setup_service(
+    screen: Screen,
+    place: Place,
+    tenant_id: TenantId,
+    service: Service,
+    company_name: Annotated[
+        str | None, typer.Option("--company-name", metavar="TEXT", help="What people call the tenant.")
+    ] = None,
+    mappings: MappingsFolder = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask and prove the credentials, store nothing.")] = False,
+) -> None:
+    """Connect a service to a tenant, or renew its credentials.
+
+    A tenant that is not there yet is created. Credentials are read from {SERVICE}_{FIELD} variables, which
+    `avesa mapping show SERVICE` lists, else asked for. One call to the service proves them before anything is stored.
+    """
+    tenant_id = checked_tenant(tenant_id)
+    integrations = load_mappings(mappings).integrations
+    service = service_meant(service, integrations)
+    integration = integrations[service.partition(":")[0]]
+    found = from_variables(service, integration, variable)
+    unasked = missing_variables(service, integration, found)
+    if unasked is not None and not sys.stdin.isatty():
+        raise unasked
+    screen.standing = "Nothing was stored."
+    if unasked is not None:  # before anybody types five credentials in vain
+        run(_look(place, screen, create=not dry_run))
+    credentials = asked(integration, found, screen)
+    wanted = Wanted(tenant_id, service, company_name, integration, credentials, dry_run)
+    done = run(_connect(place, screen, wanted))
+    _show_connected(screen, done, integration, place)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the user of `setup-service` asks for."""
+
+    tenant_id: str
+    service: str
+    company_name: str | None
+    integration: Integration
+    credentials: Mapping[str, str]
+    dry_run: bool
+
+    def __repr__(self) -> str:
+        return f"Wanted({self.tenant_id}, {self.service})"  # never the credentials
+
+
+async def _look(place: Place, screen: Screen, create: bool) -> None:
+    async with open_world(place, screen, create=create):
+        pass
+
+
+async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
+    async with open_world(place, screen, create=not wanted.dry_run) as world:
+        runtime = world.runtime
+        others = await connections(runtime, wanted.tenant_id)
+        before = next((row for row in others if row.service == wanted.service), None)
+        with screen.working(f"proving the credentials with one call to {wanted.integration.title}"):
+            await _prove(runtime, wanted)
+        after = _row(wanted, before, others, runtime.clock.now(), world.settings.names)
+        if not wanted.dry_run:
+            screen.standing = "The new credentials may be stored already; run the command again, it does no harm."
+            await connect(runtime, after, wanted.credentials)
+            for row in others:
+                if row.service != after.service and row.company_name != after.company_name:
+                    await rename(runtime, row, after.company_name)
+    return Setup(
+        after.tenant_id,
+        after.service,
+        after.company_name,
+        after.secret,
+        new_tenant=not others,
+        replaced=before is not None,
+        enabled=after.enabled,
+        dry_run=wanted.dry_run,
+    )
+
+
+async def _prove(runtime: "Runtime", wanted: Wanted) -> None:
+    """Errors: as `probe.prove`, in words for somebody who has just typed them."""
+    from services.extractor.probe import prove
+
+    title = wanted.integration.title
+    try:
+        await prove(runtime, wanted.integration, wanted.credentials, service=wanted.service)
+    except UnauthorizedError as err:
+        remedy = f"Check them; `avesa mapping show {wanted.integration.service}` says where to find each."
+        raise UnauthorizedError(f"{title} refuses these credentials", where=err.what, remedy=remedy) from err
+    except (NotFoundError, RetryableError) as err:
+        remedy = "Check the address and the network; the credentials could not be tried."
+        raise FatalError(f"{title} cannot be asked", code=err.code, where=err.what, remedy=remedy) from err
+
+
+def _row(
+    wanted: Wanted, before: "TenantService | None", others: "list[TenantService]", now: UtcTime, names: Names
+) -> "TenantService":
+    """The row to be written: what was there stays, the rest is new."""
+    from services.extractor.tenants import TenantService
+
+    named = next((row.company_name for row in others if row.company_name), wanted.tenant_id)
+    return TenantService(
+        wanted.tenant_id,
+        wanted.service,
+        company_name=wanted.company_name or named,
+        enabled=before.enabled if before is not None else True,
+        secret=names.secret(wanted.tenant_id, wanted.service),
+        created_at=(before.created_at if before is not None else "") or now,
+        updated_at=now,
+    )
+
+
+def _show_connected(screen: Screen, done: Setup, integration: Integration, place: Place) -> None:
+    if screen.as_json:
+        screen.record(done)
+        return
+    tenant = f"the new tenant {done.tenant_id} ({done.company_name})" if done.new_tenant else f"tenant {done.tenant_id}"
+    there = f" --environment {place.environment}" if place.environment else ""
+    named = f" --tenant-id {done.tenant_id} --service {done.service}{there}"
+    if done.dry_run:
+        would = "would be replaced" if done.replaced else "would be stored"
+        screen.say(f"{integration.title} accepts the credentials; they {would} for {tenant}.")
+        screen.say("Nothing was written (--dry-run).")
+        return
+    if done.replaced:
+        screen.say(f"{integration.title} accepts the credentials; those of {tenant} are replaced.")
+    else:
+        screen.say(f"{integration.title} accepts the credentials; {done.service} is connected to {tenant}.")
+    screen.say("Next:")
+    if not done.enabled:
+        screen.say(f"  avesa services resume{named}   (it is paused)")
+    screen.say(f"  avesa check{named}")
+    screen.say(f"  avesa run --once --tenant-id {done.tenant_id}{there}")
+    screen.say(f"  avesa status{there}")
+
+
+# -- services ---------------------------------------------------------------------------------------------------------
+class _ListByDefault(TyperGroup):
+    """`avesa services --tenant-id acme` is `avesa services list --tenant-id acme`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+services = typer.Typer(cls=_ListByDefault, help="Connected services: list (the default), pause, resume, remove.")
+
+COLUMNS: "Columns[TenantService]" = {
+    "TENANT": lambda row: row.tenant_id,
+    "COMPANY": lambda row: row.company_name,
+    "SERVICE": lambda row: row.service,
+    "STATE": lambda row: row.status if row.enabled else "paused",
+    "SINCE": lambda row: row.created_at[:10],
+    "WHY": lambda row: row.status_what,
+}
+
+
+@command(services, "list", "avesa services", "avesa services list --tenant-id acme-msp")
+def list_(
+    screen: Screen,
+    place: Place,
+    tenant_id: OneTenant = None,
+    service: OneService = None,
+) -> int:
+    """List which services are connected to which tenants."""
+
+    async def read() -> "Connected":
+        async with open_world(place, screen) as world:
+            return await everything(world.runtime)
+
+    found = run(read())
+    rows = [
+        row
+        for row in found.services
+        if tenant_id in (None, row.tenant_id) and (service is None or plain(service) == plain(row.service))
+    ]
+    screen.show(rows, COLUMNS, empty="no such service is connected: `avesa setup-service --help` says how")
+    for unreadable in found.unreadable:
+        screen.alarm(f"unreadable: {unreadable}")
+    return 3 if found.unreadable else 0
+
+
+@command(services, "pause", "avesa services pause --tenant-id acme-msp --service connectwise")
+def pause(
+    screen: Screen,
+    place: Place,
+    tenant_id: TenantId,
+    service: Service,
+) -> None:
+    """Read nothing more of a service until it is resumed; what was read stays."""
+    _switch(screen, place, tenant_id, service, enabled=False)
+
+
+@command(services, "resume", "avesa services resume --tenant-id acme-msp --service connectwise")
+def resume(
+    screen: Screen,
+    place: Place,
+    tenant_id: TenantId,
+    service: Service,
+) -> None:
+    """Read a paused service again, from where it stopped."""
+    _switch(screen, place, tenant_id, service, enabled=True)
+
+
+def _switch(screen: Screen, place: Place, tenant_id: str, service: str, *, enabled: bool) -> None:
+    async def work() -> "TenantService":
+        async with open_world(place, screen) as world:
+            row = await connection(world.runtime, tenant_id, service)
+            await switch(world.runtime, row, enabled=enabled)
+            return msgspec.structs.replace(row, enabled=enabled)
+
+    row = run(work())
+    if screen.as_json:
+        screen.record(row)
+    else:
+        screen.say(f"{row.service} of {row.tenant_id} is {'read again' if enabled else 'paused'}")
+
+
+@command(services, "remove", "avesa services remove --tenant-id acme-msp --service connectwise")
+def remove(
+    screen: Screen,
+    place: Place,
+    tenant_id: TenantId,
+    service: Service,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Disconnect a service and delete its credentials; what was read stays in the lake."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("this deletes credentials, and there is no terminal to ask at", remedy="Add --yes.")
+    screen.standing = "Nothing was removed."
+    if not yes:
+        typer.confirm(f"Disconnect {service} from {tenant_id} and delete its credentials?", abort=True, err=True)
+    gone = run(_remove(place, screen, tenant_id, service))
+    if screen.as_json:
+        screen.record(gone)
+    else:
+        screen.say(f"{gone.service} is disconnected from {gone.tenant_id}; its data stays in the lake")
+
+
+async def _remove(place: Place, screen: Screen, tenant_id: str, service: str) -> "TenantService":
+    async with open_world(place, screen) as world:
+        row = await connection(world.runtime, tenant_id, service)
+        screen.standing = "It may be removed in part: run the command again to finish."
+        await disconnect(world.runtime, row)
+        return row
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+class Reached(msgspec.Struct, frozen=True):
+    """What came of asking an endpoint for one record. `state`: `ok`, `forbidden`, `not found`, `slow` or `failed`."""
+
+    endpoint: str
+    state: str
+    table: str | None
+    why: str
+
+
+_STATES: Final = {"": "ok", "forbidden": "forbidden", "not_found": "not found", "timeout": "slow", "throttled": "slow"}
+
+
+@command(app, "check", "avesa check --tenant-id acme-msp --service connectwise")
+def check(screen: Screen, place: Place, tenant_id: TenantId, service: Service, mappings: MappingsFolder = None) -> int:
+    """Try the credentials of a connected service on each of its endpoints.
+
+    Exit code 1 if they are refused, 3 if some endpoints are unavailable.
+    """
+    integrations = load_mappings(mappings).integrations
+    reached = run(_check(screen, place, tenant_id, service, integrations))
+    screen.show(
+        reached,
+        {
+            "ENDPOINT": lambda one: one.endpoint,
+            "STATE": lambda one: one.state,
+            "TABLE": lambda one: one.table or "(raw only)",
+            "WHY": lambda one: one.why,
+        },
+    )
+    missed = [one for one in reached if one.state != "ok"]
+    screen.note(f"{len(reached) - len(missed)} of {counted(len(reached), 'endpoint')} can be read")
+    return 3 if missed else 0
+
+
+async def _check(
+    screen: Screen, place: Place, tenant_id: str, typed: str, integrations: dict[str, Integration]
+) -> list[Reached]:
+    from services.extractor import probe
+
+    async with open_world(place, screen) as world:
+        row = await connection(world.runtime, tenant_id, typed)
+        integration = integrations[service_meant(row.service, integrations).partition(":")[0]]
+        credentials = await _credentials(world.runtime, row)
+        with screen.working(f"asking each endpoint of {integration.title} for one record"):
+            found = await probe.check(world.runtime, integration, credentials, service=row.service)
+    endpoints = integration.endpoints
+    return [
+        Reached(
+            one.endpoint,
+            _STATES.get(one.code, "failed"),
+            mapping.table if (mapping := endpoints[one.endpoint].canonical) is not None else None,
+            one.what,
+        )
+        for one in found
+    ]
+
+
+async def _credentials(runtime: "Runtime", row: "TenantService") -> dict[str, str]:
+    try:
+        return await runtime.secrets.get(row.secret)
+    except NotFoundError as err:
+        raise FatalError(
+            f"the credentials of {row.service} of tenant {row.tenant_id} are gone: no secret {row.secret!r}",
+            code="bad_credentials",
+            remedy="Store them again with `avesa setup-service`.",
+        ) from err
