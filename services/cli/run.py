@@ -1,8 +1,5 @@
 """`avesa run --once`: everything that is due, from the vendors to the lake, in this one process; then done."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -89,22 +86,21 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
     from services.transformer.service import Transformer
 
     runtime = world.runtime
-    async with _renewing(world):
-        with screen.working("reading from the vendors") as tell:
-            summary = await run_once(
-                runtime,
-                files,
-                choice.tenant_id,
-                choice.service,
-                choice.endpoint,
-                choice.sweep,
-                watch=lambda one: tell(f"{one.tenant_id} {one.service} {one.endpoint}, {one.read} read"),
-            )
-        with screen.working("transforming"):
-            transformed = await Transformer(runtime, files).drain()
-        with screen.working("writing to the lake"):
-            warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
-            written = await Compactor(runtime, files.tables, warehouse.history).drain()
+    with screen.working("reading from the vendors") as tell:
+        summary = await run_once(
+            runtime,
+            files,
+            choice.tenant_id,
+            choice.service,
+            choice.endpoint,
+            choice.sweep,
+            watch=lambda one: tell(f"{one.tenant_id} {one.service} {one.endpoint}, {one.read} read"),
+        )
+    with screen.working("transforming"):
+        transformed = await Transformer(runtime, files).drain()
+    with screen.working("writing to the lake"):
+        warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
+        written = await Compactor(runtime, files.tables, warehouse.history).drain()
     return Outcome(
         summary.endpoints,
         summary.published,
@@ -115,15 +111,6 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
         written.rows_written,
         _exit_code(summary),
     )
-
-
-@contextlib.asynccontextmanager
-async def _renewing(world: World) -> AsyncIterator[None]:
-    renewing = asyncio.create_task(world.runtime.leases.renew_forever())
-    try:
-        yield
-    finally:
-        renewing.cancel()
 
 
 def _exit_code(summary: Summary) -> int:

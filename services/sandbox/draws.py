@@ -114,6 +114,16 @@ def each(path: str) -> Field:
     return Field("reference", draw)
 
 
+def each_id(path: str) -> Field:
+    """The id alone of the records of `path` in turn, where the vendor gives no more than that."""
+
+    def draw(draft: Draft) -> object:
+        found = draft.shelf.turn(path, draft.number)
+        return msgspec.UNSET if found is None else draft.refer(found)["id"]
+
+    return Field("number", draw)
+
+
 def setup(path: str, href: str, *names: str) -> Field:
     """A reference to a setup value that the sandbox does not serve: one of `names`, numbered from 1."""
     shown: list[Data] = [

@@ -139,9 +139,9 @@ def reference(entry: Entry) -> Data:
 
 
 def referred_id(data: Data, field: str | None) -> int | None:
-    """The id inside the reference `field` of a record; None where there is none."""
+    """The id that the reference `field` of a record holds, or is; None where there is none."""
     value = None if field is None else data.get(field)
-    found = value.get("id") if isinstance(value, dict) else None
+    found = value.get("id") if isinstance(value, dict) else value
     return found if isinstance(found, int) else None
 
 

@@ -11,6 +11,7 @@ from services.sandbox.draws import (
     custom,
     day,
     decimal,
+    each_id,
     entered,
     fixed,
     flag,
@@ -267,6 +268,32 @@ AGREEMENTS = Recipe(
     churn=3,
 )
 
+ADDITIONS = Recipe(
+    path="finance/agreements/{id}/additions",
+    noun="Addition",
+    href="addition",
+    fields={
+        "product": ref("procurement/catalog"),
+        "quantity": decimal(1, 50),
+        "lessIncluded": decimal(0, 5),
+        "unitPrice": decimal(0, 900),
+        "unitCost": decimal(0, 600),
+        "billCustomer": choice("Billable", "DoNotBill", "NoCharge"),
+        "effectiveDate": day(-300, 0),
+        "cancelledDate": maybe(day(1, 300), absent=0.7),
+        "taxableFlag": flag(),
+        "serialNumber": maybe(text(words.identifier, empty=0.4)),
+        "invoiceDescription": maybe(text(words.paragraph)),
+        "agreementId": each_id("finance/agreements"),
+        "description": text(words.paragraph),
+        "uom": choice("Each", "Hours"),
+        "margin": decimal(0, 300),
+        "agreementStatus": choice("Active", "Cancelled", "Expired", "Inactive"),
+    },
+    owner="agreementId",
+    moving=(("quantity",), ("unitPrice", "unitCost", "margin"), ("invoiceDescription",)),
+)
+
 OPPORTUNITIES = Recipe(
     path="sales/opportunities",
     noun="Opportunity",
@@ -335,7 +362,7 @@ CATALOG = Recipe(
         "markupPercentage": maybe(decimal(0, 60, 1)),
         "customFields": custom((61, "Weight", "Number", "EntryField", 3, lambda rng: rng.randint(1, 9000) / 1000)),
     },
-    named_by={"id": ("id",), "identifier": ("identifier",), "name": ("description",)},
+    named_by={"id": ("id",), "identifier": ("identifier",)},
     moving=(("price",), ("cost",), ("inactiveFlag",), ("customerDescription",)),
     churn=2,
 )
@@ -390,4 +417,4 @@ INVOICES = Recipe(
     deletable=True,
 )
 
-CUSTOMERS = (COMPANIES, CONTACTS, CONFIGURATIONS, AGREEMENTS, OPPORTUNITIES, CATALOG, INVOICES)
+CUSTOMERS = (COMPANIES, CONTACTS, CONFIGURATIONS, AGREEMENTS, OPPORTUNITIES, CATALOG, ADDITIONS, INVOICES)

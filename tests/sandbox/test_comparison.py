@@ -1,6 +1,6 @@
 """The comparison fails for one differing row, whatever the difference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -39,11 +39,11 @@ def row(valid_from: str, valid_to: str | None, record_hash: str, status: str) ->
 RIGHT = [row(T1, T2, "aa", "New"), row(T2, None, "bb", "Done")]
 
 
-def verdict(rows: list[Mapping[str, Any]], *histories: tuple[Expected, ...]) -> Verdict:
+def verdict(rows: Sequence[Mapping[str, Any]], *histories: tuple[Expected, ...]) -> Verdict:
     return compare("acme", "tickets", {TICKET: list(histories or (HISTORY,))}, rows, ["status"])
 
 
-def counts(rows: list[Mapping[str, Any]]) -> tuple[int, int, int]:
+def counts(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
     found = verdict(rows)
     return found.lost, found.doubled, found.wrong
 
