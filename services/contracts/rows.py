@@ -49,15 +49,19 @@ def observation_of(event: CanonicalEvent) -> Observation[Values | None]:
 
 def digest(values: Iterable[tuple[str, Any]]) -> str:
     """128-bit digest of (name, JSON value) pairs, nulls left out, in order of name; 32 hex digits."""
-    pairs = sorted((name, value) for name, value in values if value is not None)
-    return hashlib.blake2b(msgspec.json.encode(pairs), digest_size=16).hexdigest()
+    return _digest(sorted((name, value) for name, value in values if value is not None))
 
 
 def digests(table: CanonicalTable, values: Values) -> tuple[str, str]:
     """(`record_hash` of the tracked columns, `row_digest` of all) of one row."""
-    columns = table.all_columns()
-    record_hash = digest((name, value) for name, value in values.items() if columns[name].tracked)
-    return record_hash, digest(values.items())
+    untracked = {name for name, column in table.columns.items() if not column.tracked}
+    pairs = [(name, values[name]) for name in sorted(values) if values[name] is not None]
+    tracked = [pair for pair in pairs if pair[0] not in untracked]
+    return _digest(tracked), _digest(pairs)
+
+
+def _digest(pairs: list[tuple[str, Any]]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(pairs), digest_size=16).hexdigest()
 
 
 def version_row(entity: Entity, version: Version[Values | None], table: CanonicalTable) -> dict[str, Any]:

@@ -110,6 +110,8 @@ class Leases:
             )
         except ConflictError:
             return None
+        # Until our write the former owner may have committed; from now on it cannot.
+        row = (await self.rows.get(self.table, key) or {}) | {"progress": row.get("progress")}
         lease = Lease(self, scope, name, epoch + 1, row, taken_over=owner not in (None, self.worker))
         self._held[scope, name] = lease
         self._seen.pop((scope, name), None)

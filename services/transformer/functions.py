@@ -1,0 +1,89 @@
+"""The named functions that a mapping's `{"type": "function"}` may call: small, pure, one registry.
+
+Each takes the decoded values at its `paths`, in order, None for null or absent, and returns a value that the column's
+type then reads. It raises UnfitError for a value it cannot use. A function never changes its meaning once shipped:
+pinned mappings name it (DESIGN 2.4). A new meaning is a new name.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from services.contracts.times import utc_text
+from services.transformer.values import UnfitError, decimal_of, text_of
+
+Function = Callable[..., Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BILLIONTH = Decimal("1E-9")  # the finest a decimal column holds
+_MAGNITUDE_MAX = 18  # of a duration or a count of seconds, as a power of ten
+
+
+def join_space(*values: Any) -> str | None:
+    """The texts that are there, joined by one space: first and last name."""
+    return " ".join(_texts(values)) or None
+
+
+def join_comma(*values: Any) -> str | None:
+    """The texts that are there, joined by a comma and a space: the lines of an address."""
+    return ", ".join(_texts(values)) or None
+
+
+def minutes_to_hours(minutes: Any) -> str | None:
+    """Hours, to a billionth (half to even)."""
+    return _hours(minutes, 60)
+
+
+def seconds_to_hours(seconds: Any) -> str | None:
+    """Hours, to a billionth (half to even)."""
+    return _hours(seconds, 3600)
+
+
+def epoch_s(seconds: Any) -> str | None:
+    """The time that is so many seconds after 1970 began, UTC."""
+    return _epoch(seconds, 1_000_000)
+
+
+def epoch_ms(milliseconds: Any) -> str | None:
+    """The time that is so many milliseconds after 1970 began, UTC."""
+    return _epoch(milliseconds, 1_000)
+
+
+def lower(text: Any) -> str | None:
+    """In small letters: an e-mail address or a word that a vendor spells now so, now so."""
+    return None if text is None else text_of(text).lower()
+
+
+FUNCTIONS: Final[Mapping[str, Function]] = {
+    function.__name__: function
+    for function in (join_space, join_comma, minutes_to_hours, seconds_to_hours, epoch_s, epoch_ms, lower)
+}
+
+
+def _texts(values: tuple[Any, ...]) -> list[str]:
+    texts = [text_of(value) for value in values if value is not None]
+    return [text for text in texts if text and not text.isspace()]
+
+
+def _number(value: Any) -> Decimal | None:
+    number = decimal_of(value)
+    if number and number.adjusted() > _MAGNITUDE_MAX:
+        raise UnfitError(f"expected a number below 1E{_MAGNITUDE_MAX}, met one of {number.adjusted() + 1} digits")
+    return number
+
+
+def _hours(value: Any, per_hour: int) -> str | None:
+    number = _number(value)
+    return None if number is None else format((number / per_hour).quantize(_BILLIONTH), "f")
+
+
+def _epoch(value: Any, microseconds: int) -> str | None:
+    number = _number(value)
+    if number is None:
+        return None
+    try:
+        return utc_text(_EPOCH + timedelta(microseconds=math.floor(number * microseconds)))
+    except OverflowError:
+        raise UnfitError("expected a time between the years 1 and 9999") from None

@@ -1,0 +1,40 @@
+"""The named functions of mappings."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.transformer.functions import FUNCTIONS
+from services.transformer.values import UnfitError
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("join_space", ["Maria", None, "", "Lopez"], "Maria Lopez"),
+        ("join_space", [None, " "], None),
+        ("join_space", [7, True], "7 true"),
+        ("join_comma", ["1 Main St", None, "Suite 2"], "1 Main St, Suite 2"),
+        ("minutes_to_hours", [90], "1.500000000"),
+        ("minutes_to_hours", [20], "0.333333333"),
+        ("minutes_to_hours", [None], None),
+        ("seconds_to_hours", ["5400"], "1.500000000"),
+        ("epoch_s", [msgspec.Raw(b"1769850900.1234567")], "2026-01-31T09:15:00.123456Z"),
+        ("epoch_s", [-1], "1969-12-31T23:59:59.000000Z"),
+        ("epoch_ms", [1769850900123], "2026-01-31T09:15:00.123000Z"),
+        ("epoch_ms", [""], None),
+        ("lower", ["Maria@Contoso.EXAMPLE"], "maria@contoso.example"),
+    ],
+)
+def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], expected: str | None) -> None:
+    assert FUNCTIONS[name](*values) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("minutes_to_hours", "soon"), ("minutes_to_hours", "1e30"), ("epoch_s", 10**15), ("epoch_ms", {}), ("lower", [])],
+)
+def test_a_function_says_what_it_cannot_use(name: str, value: Any) -> None:
+    with pytest.raises(UnfitError):
+        FUNCTIONS[name](value)
