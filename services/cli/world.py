@@ -213,8 +213,12 @@ def _configured(settings: Settings) -> bool:
         Path(variable("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials"),
         Path(variable("AWS_CONFIG_FILE") or home / "config"),
     )
-    meant = settings.endpoint_url or settings.profile or any(map(variable, _MEANT))
-    return bool(meant) or any(file.is_file() for file in files)
+    return is_meant(settings) or any(file.is_file() for file in files)
+
+
+def is_meant(settings: Settings) -> bool:
+    """Was an AWS named on purpose, by an option or a variable? Keys that lie about in ~/.aws do not count."""
+    return bool(settings.endpoint_url or settings.profile or any(map(variable, _MEANT)))
 
 
 def _no_aws() -> FatalError:

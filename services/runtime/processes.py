@@ -18,6 +18,8 @@ import msgspec
 from services.contracts.ports import Clock
 
 RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
+SERVICES = ("extractor", "transformer", "compactor")
+STOP_S = 30.0  # a child that has not ended by then is killed; nothing acknowledged is lost
 SETTLED_S = 60.0  # a child that ran so long starts again without delay
 
 
@@ -58,10 +60,7 @@ class Child:
         self.program.log.parent.mkdir(parents=True, exist_ok=True)
         with self.program.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.cli.main",
-                *self.program.arguments,
+                *command_line(self.program.arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -92,8 +91,31 @@ class Child:
             self._process.send_signal(number)
 
 
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """`avesa ARGUMENTS` by this interpreter, wherever the command itself may lie."""
+    return [sys.executable, "-m", "services.cli.main", *arguments]
+
+
 def _told(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def service_children(
+    logs: Path, environment: Mapping[str, str], options: Sequence[str], clock: Clock, note: Callable[[str], None]
+) -> list[Child]:
+    """The three services as children; `run` each of them in a task."""
+    return [
+        Child(Program(name, [name, "--until-stdin-closes", *options], logs / f"{name}.log", environment), clock, note)
+        for name in SERVICES
+    ]
+
+
+async def stop_children(children: Sequence[Child], note: Callable[[str], None]) -> None:
+    """All at once; who does not end in time is killed."""
+    clean = await asyncio.gather(*(child.stop(STOP_S) for child in children))
+    for child, ended in zip(children, clean, strict=True):
+        if not ended:
+            note(f"{child.program.name} did not stop within {STOP_S:.0f} s and was killed; what it had is read again")
 
 
 def stop_when_orphaned() -> None:

@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_s: Annotated[float, Meta(ge=1, le=110)] = 25.0  # ECS kills 30 s after SIGTERM, 120 s at most
     spool_age_max_s: Annotated[float, Meta(ge=1, le=3_600)] = 60.0
     cut_age_max_s: Annotated[float, Meta(ge=1, le=3_600)] = 300.0
+    interval_s: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None  # for every endpoint, instead of its own
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
@@ -130,6 +131,11 @@ def variable(name: str) -> str | None:
 def child_environment(**extra: str) -> dict[str, str]:
     """The environment for a child that must not see the user's: what an interpreter needs, and `extra`."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | extra
+
+
+def inherited_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child that shall see what we see, and `extra`."""
+    return dict(os.environ) | extra
 
 
 def is_loopback(url: str) -> bool:

@@ -1,7 +1,7 @@
 """The proof at the end of a demo or a test: the lake against everything the sandbox served, tenant by tenant."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,16 +28,16 @@ class Tenant(msgspec.Struct, frozen=True):
     service: str
 
 
-ReadVersions = Callable[[str, str], Iterable[Mapping[str, Any]]]  # (tenant, table) -> version rows as JSON values
-ReadRaw = Callable[[str, str, str], Mapping[str, bytes]]  # (tenant, service, endpoint) -> living records' payloads
+Versions = Mapping[str, Iterable[Mapping[str, Any]]]  # table -> version rows of the tenant, as JSON values
+Raw = Mapping[str, Mapping[str, bytes]]  # endpoint -> payload of each living record, from the raw archive
 
 
 def prove(
     world: World,
     tenant: Tenant,
     mappings: MappingFiles,
-    read_versions: ReadVersions,
-    read_raw: ReadRaw,
+    versions: Versions,
+    raw: Raw,
     killed_at: Sequence[UtcTime] = (),
 ) -> list[Verdict]:
     """One verdict per canonical table and per endpoint's raw records.
@@ -47,8 +47,8 @@ def prove(
     integration = find_integration(mappings, tenant.service)
     endpoint_of = {_pattern(endpoint.path): name for name, endpoint in integration.endpoints.items()}
     return [
-        *_tables(world, tenant, mappings, integration, endpoint_of, read_versions, killed_at),
-        *_raw(world, tenant, integration, endpoint_of, read_raw),
+        *_tables(world, tenant, mappings, integration, endpoint_of, versions, killed_at),
+        *_raw(world, tenant, integration, endpoint_of, raw),
     ]
 
 
@@ -63,7 +63,7 @@ def _tables(
     mappings: MappingFiles,
     integration: Integration,
     endpoint_of: Mapping[str, str],
-    read_versions: ReadVersions,
+    versions: Versions,
     killed_at: Sequence[UtcTime],
 ) -> list[Verdict]:
     pinned = shipped(mappings, tenant.tenant_id, tenant.service)
@@ -92,7 +92,7 @@ def _tables(
             tenant.tenant_id,
             table,
             expected.get(table, {}),
-            read_versions(tenant.tenant_id, table),
+            versions.get(table, ()),
             list(mappings.tables[table].all_columns()),
         )
         for table in sorted(pinned)
@@ -133,7 +133,7 @@ def _lost_with_its_reader(last_served_at: UtcTime, killed_at: Sequence[UtcTime])
 
 
 def _raw(
-    world: World, tenant: Tenant, integration: Integration, endpoint_of: Mapping[str, str], read_raw: ReadRaw
+    world: World, tenant: Tenant, integration: Integration, endpoint_of: Mapping[str, str], raw: Raw
 ) -> list[Verdict]:
     verdicts = []
     for path, name in endpoint_of.items():
@@ -141,8 +141,8 @@ def _raw(
         if not endpoint.enabled:
             continue
         verdict = Verdict(tenant.tenant_id, f"raw.{tenant.service}.{name}")
-        expected = {str(record_id): raw for record_id, raw in world.current(tenant.site, path).items()}
-        found = read_raw(tenant.tenant_id, tenant.service, name)
+        expected = {str(record_id): state for record_id, state in world.current(tenant.site, path).items()}
+        found = raw.get(name, {})
         verdict.current = verdict.versions = len(found)
         for record_id in sorted({*expected, *found}):
             if record_id not in found:

@@ -1,0 +1,176 @@
+"""The services as processes: one by one, as ECS runs them, or all together (`up`)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from services.cli.options import MappingsFolder, command
+from services.cli.screen import Screen
+from services.cli.world import UP_FILE, Place, Up, World, is_meant, open_world, run
+from services.contracts.errors import UsageError
+from services.runtime.loop import install_signals
+from services.runtime.mapping_files import load_mappings
+from services.runtime.processes import service_children, stop_children, stop_when_orphaned
+from services.runtime.settings import Settings, inherited_environment, variable
+
+app = typer.Typer()
+
+UP_FOLDER: Final = Path(".avesa")
+
+Note = Callable[[str], None]
+Serve = Callable[[World, asyncio.Event], Awaitable[None]]
+_Orphan = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
+
+
+# -- one service ------------------------------------------------------------------------------------------------------
+@command(app, "extractor", "avesa extractor", "avesa extractor --services connectwise,salesforce")
+def extractor(
+    screen: Screen,
+    place: Place,
+    services: Annotated[
+        str, typer.Option("--services", metavar="NAMES", help="These services only, parted by commas.")
+    ] = "",
+    mappings: MappingsFolder = None,
+    until_stdin_closes: _Orphan = False,
+) -> None:
+    """Read every connected service, for ever, into the raw stream."""
+    files = load_mappings(mappings)
+    chosen = [name.strip() for name in services.split(",") if name.strip()]
+
+    async def serve(world: World, stopping: asyncio.Event) -> None:
+        from services.extractor.service import run as run_extractor
+
+        await run_extractor(world.runtime, files, stopping, services=chosen, interval_s=world.settings.interval_s)
+
+    _serve(screen, place, serve, until_stdin_closes)
+
+
+@command(app, "transformer", "avesa transformer")
+def transformer(
+    screen: Screen, place: Place, mappings: MappingsFolder = None, until_stdin_closes: _Orphan = False
+) -> None:
+    """Map and label what the raw stream brings, for ever, into the canonical stream."""
+    files = load_mappings(mappings)
+
+    async def serve(world: World, stopping: asyncio.Event) -> None:
+        from services.transformer.service import Transformer
+
+        await Transformer(world.runtime, files).run(stopping)
+
+    _serve(screen, place, serve, until_stdin_closes)
+
+
+@command(app, "compactor", "avesa compactor")
+def compactor(
+    screen: Screen, place: Place, mappings: MappingsFolder = None, until_stdin_closes: _Orphan = False
+) -> None:
+    """Write both streams to the lake, for ever: Parquet by the hour and Iceberg tables."""
+    files = load_mappings(mappings)
+
+    async def serve(world: World, stopping: asyncio.Event) -> None:
+        from services.compactor.cuts import Rules
+        from services.compactor.iceberg import Warehouse
+        from services.compactor.service import Compactor
+
+        settings, runtime = world.settings, world.runtime
+        rules = Rules(spool_age_max_s=settings.spool_age_max_s, cut_age_max_s=settings.cut_age_max_s)
+        warehouse = await runtime.threads.run(Warehouse.on_glue, settings)
+        await Compactor(runtime, files.tables, warehouse.history, rules).run(stopping)
+
+    _serve(screen, place, serve, until_stdin_closes)
+
+
+def _serve(screen: Screen, place: Place, serve: Serve, until_stdin_closes: bool) -> None:
+    screen.standing = "What was acknowledged is kept; the next start goes on from there."
+
+    async def work() -> None:
+        stopping = asyncio.Event()
+        install_signals(stopping)
+        if until_stdin_closes:
+            stop_when_orphaned()
+        async with open_world(place, screen, level="info") as world:
+            await serve(world, stopping)
+
+    run(work())
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+@command(app, "up", "avesa up", "avesa up --interval-s 60", "AWS_ENDPOINT_URL=http://localhost:4566 avesa up")
+def up(
+    screen: Screen,
+    place: Place,
+    interval_s: Annotated[
+        float | None, typer.Option("--interval-s", metavar="SECONDS", min=1, help="Read every endpoint so often.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", help="Port of the embedded AWS. Default: a free one.")
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Use the embedded AWS, whatever else is configured.")
+    ] = False,
+    mappings: MappingsFolder = None,
+) -> None:
+    """Run all services here until Ctrl-C: on the AWS that is configured, else on an embedded one.
+
+    What the embedded AWS holds lies in .avesa/aws and is there again at the next `avesa up`.
+    """
+    load_mappings(mappings)  # a mistake is told here, not in three logs
+    own = {"AVESA_INTERVAL_S": str(interval_s)} if interval_s else {}
+    options = ["--mappings", str(mappings)] if mappings else []
+    run(_up(screen, place, own, options, port, embedded))
+
+
+async def _up(
+    screen: Screen, place: Place, own: Mapping[str, str], options: Sequence[str], port: int | None, embedded: bool
+) -> None:
+    from services.runtime.clock import SystemClock
+
+    stopping = asyncio.Event()
+    install_signals(stopping)
+    async with _aws(screen, place, port, embedded) as environment:
+        screen.standing = ""
+        logs = UP_FOLDER / "logs"
+        children = service_children(logs, {**environment, **own}, options, SystemClock(), screen.note)
+        running = [asyncio.create_task(child.run()) for child in children]
+        screen.note(f"extractor, transformer and compactor are running; logs in {logs}")
+        screen.note("In another terminal: avesa setup-service, avesa status, avesa query 'SELECT ...'. Ctrl-C ends it.")
+        await stopping.wait()
+        screen.note("stopping: finishing what is in hand (Ctrl-C again: at once)")
+        await stop_children(children, screen.note)
+        await asyncio.gather(*running)
+    screen.note("stopped")
+
+
+@asynccontextmanager
+async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -> AsyncIterator[dict[str, str]]:
+    """The environment in which children find the AWS that is meant; the embedded one is stopped last."""
+    settings = Settings.from_environment(
+        environment=place.environment, region=place.region, profile=place.profile or variable("AWS_PROFILE")
+    )
+    if not embedded and is_meant(settings):
+        if port is not None:
+            raise UsageError("--port is for the embedded AWS, and another one is configured", remedy="Add --embedded.")
+        async with open_world(place, screen):
+            screen.note(
+                f"using {settings.endpoint_url or 'AWS ' + settings.region}, environment {settings.environment}"
+            )
+        yield inherited_environment(ENVIRONMENT=settings.environment, AWS_REGION=settings.region)
+        return
+    from services.sandbox.embedded import EmbeddedAws, embedded_environment
+
+    with screen.working("starting the embedded AWS"):
+        aws = await asyncio.to_thread(EmbeddedAws.start, UP_FOLDER / "aws", port=port)
+    settings = Settings.embedded(aws.url, environment=place.environment or "dev")
+    try:
+        UP_FILE.write_bytes(msgspec.json.encode(Up(aws.url, settings.environment)))
+        screen.note(f"embedded AWS at {aws.url}; its data lie in {aws.directory} and survive a restart")
+        yield embedded_environment(settings)
+    finally:
+        UP_FILE.unlink(missing_ok=True)
+        if not await asyncio.to_thread(aws.stop):
+            screen.alarm(f"the embedded AWS could not save everything; see {aws.log_file}")
