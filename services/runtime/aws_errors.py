@@ -30,8 +30,8 @@ NOT_FOUND: Final = frozenset({
     "404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNotFoundException",
 })  # fmt: skip
 CONFLICT: Final = frozenset({
-    "412", "BucketAlreadyOwnedByYou", "ConditionalCheckFailedException", "ExpiredIteratorException", "PreconditionFailed",
-    "ResourceExistsException",
+    "412", "BucketAlreadyOwnedByYou", "ConditionalCheckFailedException", "ExpiredIteratorException",
+    "PreconditionFailed", "ResourceExistsException",
 })  # fmt: skip
 RACED: Final = frozenset({"409", "ConditionalRequestConflict"})
 RETRYABLE: Final = frozenset({
