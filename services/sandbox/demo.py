@@ -271,12 +271,12 @@ class Demo:
     # -- the end
     async def _compare(self, warehouse: Warehouse, own: str) -> list[Verdict]:
         mappings = load_mappings(Path(own))
-        lake = Lake(warehouse, self.runtime.objects, self.runtime.threads, mappings.tables)
+        lake = Lake(warehouse, self.runtime.objects, self.runtime.threads, mappings)
         verdicts = []
         for name in TENANTS:
             versions = {table: await lake.versions(name, table) for table in mappings.tables}
             raw = {
-                endpoint: _payloads(await lake.raw_latest(name, SERVICE, endpoint))
+                endpoint: payloads(await lake.raw_latest(name, SERVICE, endpoint))
                 for endpoint in mappings.integrations[SERVICE].endpoints
             }
             killed = [kill.at for kill in self.kills if kill.service == "extractor"]
@@ -324,7 +324,7 @@ def _in_hand(service: str, row: Mapping[str, Any]) -> bool:
     return bool(row["scope"].startswith(f"{service}/") and reached > committed)
 
 
-def _payloads(rows: Any) -> dict[str, bytes]:
+def payloads(rows: Any) -> dict[str, bytes]:
     """Payload by record of an Arrow table of raw observations."""
     ids, payloads = rows.column("record_id").to_pylist(), rows.column("payload").to_pylist()
     return {record_id: payload.encode() for record_id, payload in zip(ids, payloads, strict=True)}

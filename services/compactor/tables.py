@@ -1,0 +1,57 @@
+"""The canonical tables in force: the mapping files, and what is pinned where they have moved on (DESIGN 2.4)."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from services.contracts.errors import FatalError, NotFoundError
+from services.contracts.names import mapping_key
+from services.contracts.ports import Objects
+from services.contracts.schema import CanonicalTable, Column
+
+
+class _Pinned(msgspec.Struct, frozen=True):
+    """As much of a pinned mapping as concerns the lake."""
+
+    table: CanonicalTable
+
+
+class Tables:
+    """Tables by name and by the mappings that observations name. Pinned mappings never change: each is read once."""
+
+    def __init__(self, objects: Objects, files: Mapping[str, CanonicalTable]) -> None:
+        self._objects, self._files = objects, files
+        self._pinned: dict[tuple[str, str, str, int], CanonicalTable] = {}
+
+    async def find(self, tenant_id: str, name: str, mappings: Iterable[tuple[str, int]]) -> CanonicalTable | None:
+        """The table as the given mappings (service, mapping_version) have it, the highest first, and the columns of
+        the files besides; None where nobody knows it.
+
+        Errors: RetryableError, FatalError.
+        """
+        highest_first = sorted(mappings, key=lambda mapping: -mapping[1])
+        pinned = [table for mapping in highest_first if (table := await self._read(tenant_id, name, *mapping))]
+        files = self._files.get(name)
+        if not pinned:
+            return files
+        columns = {} if files is None else {column: _entering(it) for column, it in files.columns.items()}
+        for table in reversed(pinned):
+            columns |= table.columns
+        return msgspec.structs.replace(pinned[0], columns=columns)
+
+    async def _read(self, tenant_id: str, name: str, service: str, version: int) -> CanonicalTable | None:
+        at = (tenant_id, name, service, version)
+        if at not in self._pinned:
+            key = mapping_key(tenant_id, name, service, version)
+            try:
+                self._pinned[at] = msgspec.json.decode(await self._objects.get(key), type=_Pinned).table
+            except NotFoundError:
+                return None  # made outside a pipeline: the files say it all
+            except msgspec.DecodeError as err:
+                raise FatalError(f"a pinned mapping cannot be read ({err})", code="bad_mapping", where=key) from err
+        return self._pinned[at]
+
+
+def _entering(column: Column) -> Column:
+    """A column that is in the files and not pinned yet is in no hash, whatever its file says: it enters untracked."""
+    return msgspec.structs.replace(column, tracked=False)

@@ -1,0 +1,224 @@
+"""JSON as the vendor wrote it: cut, cleaned and looked into without touching a token. Pure.
+
+Decoding and encoding again would change `1.0e0`, `1.10` and 30-digit numbers; here a value stays the bytes it was.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+KeyPath = tuple[str, ...]
+Cuts = dict[str, "Cuts | None"]  # what to leave out, as a tree; None: all of it
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+|"', re.DOTALL)
+# Every escape of a string is matched whole, so that `\\ud800` (a backslash and five letters) is left alone.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+_SURROGATE_BYTES = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # a surrogate written as UTF-8, which UTF-8 forbids
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class UnreadableError(ValueError):
+    """Not JSON in UTF-8, or nested too deeply for anybody to read."""
+
+
+class CutOffError(ValueError):
+    """The text ends before its value does."""
+
+
+def split_path(path: str) -> KeyPath:
+    """`status.name` -> ("status", "name"); empty text is the value itself."""
+    return tuple(path.split(".")) if path else ()
+
+
+def compact(data: bytes) -> bytes:
+    """`data` without white space between tokens. Errors: UnreadableError."""
+    try:
+        data.decode()  # msgspec passes on bytes inside strings as they are
+        return msgspec.json.format(data, indent=-1)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as err:
+        raise UnreadableError(f"{type(err).__name__}: {err}") from err
+
+
+def without_lone_surrogates(data: bytes) -> bytes:
+    """Halves of a surrogate pair, which no text may hold, become U+FFFD; all else stays."""
+    repaired = _ESCAPE.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(0), data)
+    return _SURROGATE_BYTES.sub(_REPLACEMENT, repaired)
+
+
+def value_at(data: bytes, path: KeyPath) -> bytes | None:
+    """The bytes of the value at `path` of readable JSON, None where there is none."""
+    for key in path:
+        if data[:1] == b"{":
+            found = _object(data).get(key)
+        elif data[:1] == b"[" and key.isdecimal():
+            items = _list(data)
+            found = items[int(key)] if int(key) < len(items) else None
+        else:
+            return None
+        if found is None:
+            return None
+        data = bytes(found)
+    return data
+
+
+def values_at(data: bytes, paths: Sequence[KeyPath]) -> list[bytes | None]:
+    """`value_at` for several paths; an object is opened once however many paths lead into it."""
+    opened: dict[KeyPath, bytes | None] = {(): data}
+    members: dict[KeyPath, Mapping[str, msgspec.Raw]] = {}
+
+    def at(path: KeyPath) -> bytes | None:
+        if path not in opened:
+            holder = at(path[:-1])
+            if holder is not None and holder[:1] == b"{":
+                if path[:-1] not in members:
+                    members[path[:-1]] = _object(holder)
+                found = members[path[:-1]].get(path[-1])
+                opened[path] = None if found is None else bytes(found)
+            else:
+                opened[path] = None if holder is None else value_at(holder, path[-1:])
+        return opened[path]
+
+    return [at(path) for path in paths]
+
+
+def items_of(data: bytes) -> list[bytes]:
+    """The items of a JSON list. Errors: UnreadableError where it is not one."""
+    try:
+        return [bytes(item) for item in _list(data)]
+    except msgspec.DecodeError as err:
+        raise UnreadableError(str(err)) from err
+
+
+def scalar_text(data: bytes | None) -> str | None:
+    """A string's text or a number's own spelling; None for anything else."""
+    if data is None:
+        return None
+    if data[:1] == b'"':
+        return _text(data)
+    return data.decode() if data[:1] in b"-0123456789" else None
+
+
+# -- text that is not all JSON ----------------------------------------------------------------------------------------
+def split_items(data: bytes, path: KeyPath) -> list[bytes]:
+    """The items of the list at `path`, found by brackets and quotes alone: some of them may be unreadable.
+
+    Errors: CutOffError where the text ends early; UnreadableError where there is no list at `path`.
+    """
+    start = _start_of(data, 0, path)
+    if data[start : start + 1] != b"[":
+        raise UnreadableError("there is no list")
+    _end_of(data, 0)  # the whole answer must close
+    return [data[first:last] for _, first, last in _members(data, start)]
+
+
+def without(data: bytes, cuts: Cuts) -> bytes:
+    """Readable, compact JSON without what `cuts` names; every other token stays as it is.
+
+    Shape: a name met at a list means each of its items, a number means that item, which becomes null (its neighbours
+           keep their places).
+    """
+    if data[:1] == b"{":
+        kept = [
+            data[first:start] + (value if inner is KEEP else without(value, inner))
+            for key, first, start, value in _object_members(data)
+            if (inner := cuts.get(key, KEEP)) is not None
+        ]
+        return b"{" + b",".join(kept) + b"}"
+    if data[:1] == b"[":
+        every = {name: inner for name, inner in cuts.items() if not name.isdecimal()}
+        items = []
+        for place, (_, first, last) in enumerate(_members(data, 0)):
+            inner = cuts.get(str(place), every)
+            items.append(b"null" if inner is None else without(data[first:last], {**every, **inner}))
+        return b"[" + b",".join(items) + b"]"
+    return data
+
+
+KEEP: Cuts = {}
+
+
+def cuts_of(paths: Iterable[KeyPath]) -> Cuts:
+    """Paths as the tree that `without` takes."""
+    tree: Cuts = {}
+    for path in paths:
+        node = tree
+        for key in path[:-1]:
+            below = node.setdefault(key, {})
+            if below is None:
+                break
+            node = below
+        else:
+            node[path[-1]] = None
+    return tree
+
+
+def _object_members(data: bytes) -> Iterable[tuple[str, int, int, bytes]]:
+    """(key, start of the member, start of its value, value) of readable compact JSON."""
+    for first, start, last in _members(data, 0):
+        yield _text(data[first : start - 1]), first, start, data[start:last]
+
+
+def _members(data: bytes, start: int) -> Iterable[tuple[int, int, int]]:
+    """(start of the member, of its value, end) in the object or list at `start`; in a list the first two agree."""
+    is_object, at = data[start : start + 1] == b"{", start + 1
+    while True:
+        token = _token(data, at)
+        if token[0] in b"]}":
+            return
+        if token[0] in b",":
+            at = token[2]
+            continue
+        first = value = token[1]
+        if is_object:
+            colon = _token(data, token[2])
+            value = _token(data, colon[2])[1]
+        at = _end_of(data, value)
+        yield first, value, at
+
+
+def _token(data: bytes, at: int) -> tuple[bytes, int, int]:
+    """(first byte, start, end) of the next token."""
+    found = _TOKEN.search(data, at)
+    if found is None or found.group() == b'"':
+        raise CutOffError("the text ends early")
+    return found.group()[:1], found.start(), found.end()
+
+
+def _end_of(data: bytes, at: int) -> int:
+    """Where the value that begins at or after `at` ends."""
+    depth = 0
+    while True:
+        first, _, at = _token(data, at)
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        if depth <= 0 and first not in b",:":
+            return at
+
+
+def _start_of(data: bytes, at: int, path: KeyPath) -> int:
+    """Where the value at `path` begins. Errors: UnreadableError where it is not there."""
+    first, start, _ = _token(data, at)
+    if not path:
+        return start
+    for place, (member, value, _) in enumerate(_members(data, start)) if first in b"[{" else ():
+        name = str(place) if first == b"[" else _key(data[member:value])
+        if name == path[0]:
+            return _start_of(data, value, path[1:])
+    raise UnreadableError(f"there is nothing at {path[0]!r}")
+
+
+def _key(data: bytes) -> str:
+    try:
+        return _text(without_lone_surrogates(data.rstrip(b": \t\r\n")))
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,218 @@
+"""The tables of a history as Iceberg: what the twin in memory does, on files; and what only files can get wrong."""
+
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.compactor.iceberg import Warehouse
+from services.compactor.layout import Limits
+from services.compactor.local_table import local_warehouse, merge_events, merge_files, version_rows
+from services.compactor.merge import Watermark, grouped, merge
+from services.compactor.open_table import OpenTable
+from services.compactor.parquet import canonical_file, observations
+from services.contracts.errors import ConflictError, FatalError
+from services.contracts.events import CanonicalEvent
+from services.contracts.rows import folded_rows, reading_order
+from services.contracts.schema import CanonicalTable, Column
+from services.runtime.settings import Settings
+from tests.compactor.observed import TABLES, TENANT, TICKETS, USERS, at, seen
+from tests.compactor.observed import observations as any_observations
+
+
+@pytest.fixture
+def warehouse() -> Iterator[Warehouse]:
+    with local_warehouse() as made:
+        yield made
+
+
+def put(warehouse: Warehouse, *events: CanonicalEvent, cut: int = 1, table: CanonicalTable = TICKETS) -> None:
+    merge_events(warehouse.history, TENANT, table, list(events), cut)
+
+
+def rows(warehouse: Warehouse, table: CanonicalTable = TICKETS) -> list[dict[str, object]]:
+    return sorted(version_rows(warehouse, TENANT, table), key=reading_order)
+
+
+@given(st.lists(st.lists(st.one_of(any_observations(), any_observations(USERS)), max_size=6), max_size=5))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_batches_merged_into_real_tables_are_the_fold_of_their_union(batches: list[list[CanonicalEvent]]) -> None:
+    every = [event for events in batches for event in events]
+    assert merge_files(batches, TABLES) == folded_rows(every, TABLES)
+
+
+def test_every_type_of_column_survives_the_table(warehouse: Warehouse) -> None:
+    table = CanonicalTable(
+        "all",
+        {kind: Column(kind) for kind in ("string", "int64", "float64", "decimal", "bool", "timestamp", "date", "json")},
+    )
+    values = {
+        "string": "ü\n", "int64": -(2**63), "float64": 0.1, "decimal": "0.000000001", "bool": False,
+        "timestamp": "0001-01-01T00:00:00.000001Z", "date": "9999-12-31", "json": '{"a":1.50}', "custom_fields": "{}",
+    }  # fmt: skip
+    events = [seen(values, 1, table=table), seen({}, 2, table=table)]
+    put(warehouse, *events, table=table)
+    assert rows(warehouse, table) == folded_rows(events, {"all": table})
+
+
+def test_one_merge_is_one_snapshot_with_its_watermark_and_a_merge_without_news_none(warehouse: Warehouse) -> None:
+    put(warehouse, seen({"summary": "A"}, 1), cut=1)
+    put(warehouse, seen({"summary": "B"}, 2), cut=2)
+    put(warehouse, seen({"summary": "B"}, 2), cut=3)
+    table = warehouse.load(TENANT, "tickets")
+    assert table is not None
+    assert len(table.metadata.snapshots) == 2
+    assert warehouse.history(TENANT, TICKETS).watermark == Watermark("local", {"local/0": 3})
+
+
+def test_of_two_mergers_of_one_table_one_is_refused_and_then_right(warehouse: Warehouse) -> None:
+    put(warehouse, seen({"summary": "A"}, 1))
+    _two_mergers(warehouse)
+
+
+@pytest.mark.emulator
+def test_of_two_mergers_of_one_table_in_glue_one_is_refused_and_then_right(settings: Settings) -> None:
+    import boto3
+
+    boto3.client("s3", endpoint_url=settings.endpoint_url).create_bucket(
+        Bucket=settings.names.bucket, CreateBucketConfiguration={"LocationConstraint": "us-east-2"}
+    )
+    warehouse = Warehouse.on_glue(settings)
+    put(warehouse, seen({"summary": "A"}, 1))
+    _two_mergers(warehouse)
+    assert warehouse.tenants() == [TENANT]
+
+
+def _two_mergers(warehouse: Warehouse) -> None:
+    def batch(event: CanonicalEvent) -> dict[str, object]:
+        return {"batch": grouped(observations(canonical_file([event], TICKETS, {}), TICKETS))}
+
+    news = [seen({"summary": "B"}, 2), seen({"summary": "C"}, 3)]
+    fast, slow = warehouse.history(TENANT, TICKETS), warehouse.history(TENANT, TICKETS)
+    merge(fast, TENANT, TICKETS, watermark=Watermark("local", {"a/0": 2}), **batch(news[0]))  # type: ignore[arg-type]
+    with pytest.raises(ConflictError):
+        merge(slow, TENANT, TICKETS, watermark=Watermark("local", {"b/0": 2}), **batch(news[1]))  # type: ignore[arg-type]
+    merge(
+        warehouse.history(TENANT, TICKETS),
+        TENANT,
+        TICKETS,
+        watermark=Watermark("local", {"b/0": 2}),
+        **batch(news[1]),  # type: ignore[arg-type]
+    )
+    assert rows(warehouse) == folded_rows([seen({"summary": "A"}, 1), *news], TABLES)
+    assert warehouse.history(TENANT, TICKETS).watermark.cuts == {"a/0": 2, "b/0": 2, "local/0": 1}
+
+
+def test_two_who_create_the_tables_at_once_end_with_one_of_each(warehouse: Warehouse) -> None:
+    outcomes: list[str] = []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            try:
+                put(warehouse, seen({"summary": "A"}, 1, record_id=str(number)), cut=number)
+                outcomes.append("merged")
+                return
+            except ConflictError:
+                outcomes.append("refused")
+
+    threads = [Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("merged") == 3
+    assert [row["record_id"] for row in rows(warehouse)] == ["0", "1", "2"]
+
+
+def test_a_new_column_is_added_and_is_null_in_older_rows(warehouse: Warehouse) -> None:
+    older = CanonicalTable("tickets", {"summary": Column("string")})
+    put(warehouse, seen({"summary": "A"}, 1, record_id="1", table=older), table=older)
+    put(warehouse, seen({"summary": "B", "views": 2}, 2, record_id="2"))
+    assert [(row["summary"], row["views"]) for row in rows(warehouse)] == [("A", None), ("B", 2)]
+
+
+def test_a_column_of_another_type_stops_the_merge_and_says_what_to_do(warehouse: Warehouse) -> None:
+    put(warehouse, seen({"summary": "A"}, 1))
+    other = CanonicalTable("tickets", {"summary": Column("int64")})
+    with pytest.raises(FatalError, match="column summary of acme/tickets is string"):
+        put(warehouse, seen({"summary": 1}, 2, table=other), table=other)
+
+
+@pytest.fixture
+def small() -> Iterator[Warehouse]:
+    """A warehouse whose files are full, and whose snapshots old, after a few rows."""
+    with local_warehouse(limits=Limits(open_rows=4, snapshots=5, snapshots_kept=2, manifests=4)) as made:
+        yield made
+
+
+def test_a_change_rewrites_only_the_leaves_it_touches(small: Warehouse) -> None:
+    warehouse = small
+    every = [seen({"summary": "A"}, 1, record_id=f"{number:02d}") for number in range(16)]
+    put(warehouse, *every)
+    before = set(_files(warehouse))
+    change = seen({"summary": "B"}, 2, record_id="05")
+    put(warehouse, change, cut=2)
+    assert len(before) == 4
+    assert len(before & set(_files(warehouse))) == 3
+    assert rows(warehouse) == folded_rows([*every, change], TABLES)
+
+
+def test_small_files_of_closed_rows_and_of_the_timeline_become_one(warehouse: Warehouse) -> None:
+    events = [seen({"summary": str(second)}, second) for second in range(1, Limits().small_files + 4)]
+    for event in events:
+        put(warehouse, event)
+    assert len(_files(warehouse)) < 8
+    assert rows(warehouse) == folded_rows(events, TABLES)
+
+
+def test_services_whose_record_ids_are_equal_are_kept_apart(warehouse: Warehouse) -> None:
+    events = [seen({"summary": service}, 1, service=service) for service in ("connectwise", "servicenow")]
+    put(warehouse, *events)
+    gone = seen(None, 2, service="servicenow")
+    put(warehouse, gone, cut=2)
+    assert rows(warehouse) == folded_rows([*events, gone], TABLES)
+
+
+def test_maintenance_removes_what_only_old_snapshots_name_and_nothing_else(small: Warehouse) -> None:
+    warehouse = small
+    events = [seen({"summary": str(second)}, second) for second in range(1, 20)]
+    for event in events:
+        put(warehouse, event)
+    history = warehouse.history(TENANT, TICKETS)
+    assert history.maintain("2026-01-01T00:00:00.000000Z") == 0  # as if all were younger than an hour
+    assert warehouse.history(TENANT, TICKETS).maintain("2999-01-01T00:00:00.000000Z") > 10
+    table = warehouse.load(TENANT, "tickets")
+    assert table is not None
+    assert len(table.metadata.snapshots) <= 3
+    for snapshot in table.metadata.snapshots:
+        assert table.scan(snapshot_id=snapshot.snapshot_id).to_arrow().num_rows >= 18
+    assert rows(warehouse) == folded_rows(events, TABLES)
+    put(warehouse, seen(None, 30), cut=99)
+    assert rows(warehouse)[-1]["valid_to"] == at(30)
+
+
+def test_a_refused_commit_leaves_no_files_behind(warehouse: Warehouse) -> None:
+    from pathlib import Path
+    from urllib.parse import urlsplit
+
+    put(warehouse, seen({"summary": "A"}, 1))
+    table = warehouse.load(TENANT, "tickets")
+    assert table is not None
+    folder = Path(urlsplit(table.location()).path)
+    _two_mergers(warehouse)
+    named = {Path(urlsplit(path).path).name for path in _named(warehouse)}
+    assert {file.name for file in folder.rglob("*.parquet")} <= named
+
+
+def _files(warehouse: Warehouse) -> list[str]:
+    table = warehouse.load(TENANT, "tickets")
+    assert table is not None
+    return [task.file.file_path for task in table.scan().plan_files()]
+
+
+def _named(warehouse: Warehouse) -> set[str]:
+    table = warehouse.load(TENANT, "tickets")
+    assert table is not None
+    return OpenTable(table, Limits(), None)._named(table.metadata.snapshots)

@@ -1,0 +1,300 @@
+"""The service over the ports in memory: killed, stopped, resharded, with the catalog down; the lake is right."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from services.compactor import parquet
+from services.compactor.cuts import Rules
+from services.contracts.errors import FatalError, RetryableError
+from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired, RecordsRejected, TableMerged
+from services.contracts.partitions import Partition
+from services.contracts.ports import Entry
+from services.contracts.rows import folded_rows
+from services.runtime.envelopes import seal
+from tests.compactor.observed import TABLES, TENANT, read, seen
+from tests.compactor.plant import Plant
+
+HISTORY = [
+    seen({"summary": "A"}, 1),
+    seen({"summary": "A", "views": 1}, 3),
+    seen({"summary": "X"}, 1, record_id="2"),
+    seen(None, 4, record_id="2"),
+]
+LATER = [
+    seen({"summary": "B"}, 2),
+    seen({"summary": "Y"}, 5, record_id="2"),
+    seen({"name": "U"}, 1, table=TABLES["users"]),
+]
+
+
+async def test_a_drain_reads_both_streams_cuts_merges_and_tells_what_it_did() -> None:
+    plant = Plant()
+    await plant.put(*HISTORY, read("1", 1), read("2", 1))
+    totals = await plant.drain()
+    assert (totals.raw_events, totals.observations, totals.cuts, totals.files, totals.merges) == (2, 4, 2, 2, 1)
+    assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+    assert plant.raw() == [read("1", 1), read("2", 1)]
+    assert plant.keys("/spool/") == []
+    assert (await plant.drain()).cuts == 0
+
+
+async def test_what_is_killed_anywhere_is_completed_by_the_next_and_the_lake_is_the_same() -> None:
+    kills = 0
+    for call in range(1, 500):
+        plant = Plant()
+        await plant.put(*HISTORY, read("1", 1), read("2", 2))
+        await plant.drain()
+        await plant.put(*LATER, read("3", 3))
+        killed = await plant.drain_killed_at(call)
+        kills += killed
+        await plant.drain()
+        assert plant.histories.rows() == folded_rows([*HISTORY, *LATER], TABLES), f"killed at call {call}"
+        assert sorted(plant.raw(), key=lambda event: event.record_id) == [read("1", 1), read("2", 2), read("3", 3)]
+        assert len(plant.canonical()) == len([*HISTORY, *LATER])
+        if not killed:
+            break
+    assert kills > 40
+
+
+async def test_a_merge_that_dies_between_its_two_commits_is_merged_again() -> None:
+    for dies_at in ("timeline", "versions"):
+        plant = Plant()
+        await plant.put(*HISTORY)
+        await plant.drain()
+        await plant.put(*LATER)
+        plant.histories.dies_at = [dies_at]
+        await plant.drain()
+        assert plant.histories.rows() == folded_rows([*HISTORY, *LATER], TABLES)
+
+
+async def test_a_recorded_cut_is_completed_under_the_same_names_with_the_same_bytes() -> None:
+    undisturbed = Plant()
+    await undisturbed.put(*HISTORY)
+    await undisturbed.drain()
+    ((key, data),) = ((key, undisturbed.objects.held[key]) for key in undisturbed.keys("/canonical/"))
+    recorded = 0
+    for call in range(1, 200):
+        plant = Plant()
+        await plant.put(*HISTORY)
+        if not await plant.drain_killed_at(call):
+            break
+        recorded += any(row.cut for row in (await plant.shard_rows(plant.names.canonical_stream)).values())
+        await plant.drain()
+        assert {key: plant.objects.held[key] for key in plant.keys("/canonical/")} == {key: data}
+    assert recorded >= 3  # before its file, between file and manifest, before its commit
+
+
+async def test_files_of_a_recorded_cut_written_by_another_version_of_the_program_stand() -> None:
+    plant = Plant()
+    await plant.put(*HISTORY)
+    await plant.drain()
+    (key,) = plant.keys("/canonical/")
+    other = Plant()
+    await other.put(*HISTORY)
+    about = parquet.about(plant.objects.held[key])
+    older = parquet.write(parquet.read(plant.objects.held[key]).drop_columns(["note"]), about)
+    assert older != plant.objects.held[key]
+    other.objects.held[key] = older
+    await other.drain()
+    assert other.objects.held[key] == older
+    assert len(other.histories.rows()) == len(folded_rows(HISTORY, TABLES))
+
+
+async def test_a_file_of_somebody_else_under_our_name_stops_us_and_stays() -> None:
+    plant = Plant()
+    await plant.put(*HISTORY)
+    await plant.drain()
+    (key,) = plant.keys("/canonical/")
+    other = Plant()
+    await other.put(*HISTORY)
+    theirs = other.objects.held[key] = parquet.canonical_file(HISTORY, TABLES["tickets"], {"cut": "7"})
+    with pytest.raises(FatalError, match="written by somebody else"):
+        await other.drain()
+    assert other.objects.held[key] == theirs
+
+
+async def test_replayed_envelopes_are_not_archived_again_but_their_observations_are_folded() -> None:
+    plant = Plant()
+    await plant.put(read("1", 1), replay=True)
+    await plant.put(*HISTORY, replay=True)
+    await plant.drain()
+    assert plant.raw() == []
+    assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+
+
+async def test_what_cannot_be_read_becomes_a_dead_letter_and_the_rest_flow_on() -> None:
+    plant = Plant()
+    stream = plant.names.canonical_stream
+    partition = Partition(TENANT, "connectwise", "tickets")
+    strange = msgspec.structs.replace(seen({"summary": "A"}, 2), row=msgspec.Raw(b'{"views":"many"}'))
+    foreign = seen({"summary": "theirs"}, 3, tenant_id="other")
+    lines = [msgspec.json.encode(event) for event in (HISTORY[0], strange, foreign)]
+    await plant.streams.put(stream, [Entry(b"not an envelope", "x", 0)])
+    await plant.put_sealed(True, seal(partition, "tickets", [*lines, b'{"half":']))
+    await plant.drain()
+    codes = sorted(msgspec.json.decode(plant.objects.held[key])["code"] for key in plant.keys("/dead-letter/"))
+    assert codes == ["bad_envelope", "bad_envelope", "bad_row", "bad_value"]
+    assert plant.histories.rows() == folded_rows(HISTORY[:1], TABLES)
+    assert sum(event.count for event in plant.said(RecordsRejected)) == 4
+
+
+async def test_what_changes_is_in_the_table_after_five_minutes_and_an_idle_table_costs_nothing() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=1e9))
+    await plant.put(HISTORY[0])
+    await plant.run(290)
+    assert plant.histories.rows() == []
+    await plant.run(20)
+    assert plant.histories.rows() != []
+    merges = len(plant.said(TableMerged))
+    await plant.put(read("1", 1))
+    await plant.run(1200)
+    assert len(plant.said(TableMerged)) == merges == 1
+
+
+async def test_a_quiet_shard_is_cut_before_its_time() -> None:
+    plant = Plant()
+    await plant.put(HISTORY[0])
+    await plant.run(140)
+    assert plant.histories.rows() != []
+
+
+async def test_a_size_cuts_at_once() -> None:
+    plant = Plant(rules=Rules(cut_bytes=1))
+    await plant.put(HISTORY[0])
+    await plant.run(5)
+    assert plant.histories.rows() != []
+
+
+PATIENT = Rules(cut_idle_s=1e9, cut_age_max_s=1e9)
+
+
+async def test_after_a_clean_stop_nothing_is_read_again() -> None:
+    plant = Plant(rules=PATIENT)
+    for event in HISTORY:
+        await plant.put(event)
+        await plant.run(30)
+    assert plant.said(EventsReadAgain) == []
+    (row,) = (await plant.shard_rows(plant.names.canonical_stream)).values()
+    assert (len(row.spool), row.cuts) == (4, 0)
+
+
+async def test_after_a_kill_at_most_a_minute_is_read_again_and_it_is_said() -> None:
+    plant = Plant(rules=PATIENT)
+    await plant.put(*HISTORY[:2])
+    await plant.run(90, stop=False)  # spooled after a minute
+    await plant.put(*HISTORY[2:])
+    await plant.run(80, stop=False)  # half of it to wait for the lease: read, and not spooled
+    await plant.run(90)
+    assert [event.count for event in plant.said(EventsReadAgain)] == [2]
+    await plant.drain()
+    assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+
+
+async def test_restarts_do_not_put_off_a_cut() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=1e9))
+    await plant.put(HISTORY[0])
+    for _ in range(11):
+        await plant.run(30)
+    assert plant.histories.rows() != []
+
+
+async def test_an_hour_is_cut_apart_and_when_it_is_complete_its_parts_become_one_file() -> None:
+    plant = Plant(shards=2, now="2026-01-31T09:50:00.000000Z", rules=Rules(cut_idle_s=30))
+    folder = "acme/raw/connectwise/tickets"
+    await plant.put(read("1", 1), *HISTORY[:2])
+    await plant.run(120)
+    await plant.put(read("1", 1), read("2", 2), *HISTORY[2:])
+    await plant.run(500)  # 10:00:20: the next hour has begun, and is not surely over everywhere
+    assert len(plant.keys(f"{folder}/2026-01-31T09/")) == 2
+    await plant.put(read("3", 3))
+    await plant.run(1200)
+    parts = plant.keys(f"{folder}/2026-01-31T10/")
+    assert plant.keys(f"{folder}/") == [f"{folder}/2026-01-31T09.parquet", *parts]
+    assert plant.keys("/canonical/") == ["acme/canonical/tickets/2026-01-31T09.parquet"]
+    assert [event.record_id for event in plant.raw()] == ["1", "2", "3"]
+    assert len(parts) == 1
+    rows = [row for stream in (plant.names.raw_stream,) for row in (await plant.shard_rows(stream)).values()]
+    assert [run.hour for row in rows for run in row.waiting] == ["2026-01-31T10"]
+
+
+async def test_a_stop_in_the_middle_of_an_hour_leaves_one_complete_file_of_it() -> None:
+    plant = Plant(now="2026-01-31T09:30:00.000000Z")
+    for number in range(6):
+        await plant.put(read(str(number), number))
+        await plant.run(200, stop=number % 2 == 0)
+    await plant.run(3600)
+    (key,) = plant.keys("/raw/")
+    assert key.endswith("2026-01-31T09.parquet")
+    assert [event.record_id for event in plant.raw()] == ["0", "1", "2", "3", "4", "5"]
+
+
+async def test_a_catalog_that_is_down_delays_merges_and_nothing_else() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=30))
+    plant.catalog_is_down = True
+    await plant.put(*HISTORY)
+    await plant.run(120, stop=False)
+    await plant.put(*LATER)
+    await plant.run(120)
+    (row,) = (await plant.shard_rows(plant.names.canonical_stream)).values()
+    assert (row.cuts, row.merged, row.spool) == (2, 0, ())
+    with pytest.raises(RetryableError, match="catalog is down"):
+        await plant.drain()
+    plant.catalog_is_down = False
+    await plant.drain()
+    assert plant.histories.rows() == folded_rows([*HISTORY, *LATER], TABLES)
+    (row,) = (await plant.shard_rows(plant.names.canonical_stream)).values()
+    assert row.merged == row.cuts
+
+
+@pytest.mark.parametrize("drained", [True, False])
+async def test_children_of_a_split_shard_merge_what_their_parent_had_cut_and_not_merged(drained: bool) -> None:
+    plant = Plant(rules=Rules(cut_idle_s=30))
+    stream = plant.names.canonical_stream
+    plant.catalog_is_down = True
+    await plant.put(*HISTORY, *LATER[2:])
+    await plant.run(120)
+    await plant.put(LATER[0])
+    plant.streams.split(stream, "shardId-000000000000")
+    await plant.run(120)
+    await plant.put(*LATER[1:2])
+    plant.catalog_is_down = False
+    if drained:
+        await plant.drain()
+    else:
+        await plant.run(300, stop=False)
+    assert plant.histories.rows() == folded_rows([*HISTORY, *LATER], TABLES)
+    rows = await plant.shard_rows(stream)
+    assert rows["shardId-000000000000"].ended
+    assert all(row.cuts >= 2 for row in rows.values())
+
+
+async def test_a_drain_gives_up_when_another_worker_keeps_a_shard() -> None:
+    plant = Plant()
+    running = asyncio.ensure_future(plant.run(1000))
+    await plant.clock.sleep(60)
+    with pytest.raises(FatalError) as err:
+        await plant.drain()
+    assert err.value.code == "already_running"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_position_older_than_what_the_stream_holds_is_loud_and_a_quiet_shard_is_not() -> None:
+    plant = Plant(rules=Rules(retention_s=900))
+    await plant.put(HISTORY[0])
+    await plant.run(300)
+    await plant.run(1800, stop=False)
+    await plant.run(300)
+    assert plant.said(PositionExpired) == []
+    plant.clock.advance(1800)
+    await plant.run(60)
+    assert {event.stream for event in plant.said(PositionExpired)} == {plant.names.canonical_stream}
+
+
+async def test_cuts_are_said_once_each() -> None:
+    plant = Plant()
+    await plant.put(*HISTORY)
+    await plant.drain()
+    assert [(event.cut, event.rows) for event in plant.said(CutCommitted)] == [(1, 4)]
