@@ -113,18 +113,18 @@ class EmbeddedAws:
 def embedded_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """The environment for children on the embedded AWS: nothing of the user's AWS is in it."""
     assert settings.endpoint_url is not None
-    return child_environment(
-        AWS_ENDPOINT_URL=settings.endpoint_url,
-        AWS_ACCESS_KEY_ID=str(settings.access_key),
-        AWS_SECRET_ACCESS_KEY=str(settings.secret_key),
-        AWS_REGION=settings.region,
-        AWS_EC2_METADATA_DISABLED="true",
-        ENVIRONMENT=settings.environment,
-        AVESA_LEASE_S=str(LEASE_S),
-        AVESA_CUT_AGE_MAX_S=str(CUT_S),
-        AVESA_SPOOL_AGE_MAX_S=str(CUT_S),
-        **extra,
-    )
+    own = {
+        "AWS_ENDPOINT_URL": settings.endpoint_url,
+        "AWS_ACCESS_KEY_ID": str(settings.access_key),
+        "AWS_SECRET_ACCESS_KEY": str(settings.secret_key),
+        "AWS_REGION": settings.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "ENVIRONMENT": settings.environment,
+        "AVESA_LEASE_S": str(LEASE_S),
+        "AVESA_CUT_AGE_MAX_S": str(CUT_S),
+        "AVESA_SPOOL_AGE_MAX_S": str(CUT_S),
+    }
+    return child_environment(**own | extra)
 
 
 def free_port() -> int:

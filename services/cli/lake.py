@@ -1,0 +1,347 @@
+"""What the lake holds: SQL over it (`query`), and one record's versions as a timeline (`history`)."""
+
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+
+from services.cli.ages import moment_meant, rough, shown_time
+from services.cli.connections import connections
+from services.cli.options import MappingsFolder, OneService, OneTenant, command
+from services.cli.record_history import Entity, Step, as_of, histories
+from services.cli.screen import Screen, counted, printable
+from services.cli.spelling import plain
+from services.cli.world import Place, World, open_world, run
+from services.contracts.errors import NotFoundError, UsageError
+from services.contracts.integration import integration_name
+from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.names import checked_tenant, timeline_table
+from services.contracts.schema import ROW_COLUMNS
+from services.contracts.times import UtcTime, seconds_between
+from services.runtime.mapping_files import load_mappings
+
+if TYPE_CHECKING:
+    from services.compactor.lake import Answer, Lake
+
+app = typer.Typer()
+
+ROWS_SHOWN_MAX: Final = 200  # on a terminal; files, pipes and --json get all of them
+RECORDS_SHOWN_MAX: Final = 20  # of rows too wide for a table, one column a line
+CELL_CHARS_FOLDED: Final = 40  # a longer cell may be folded before a table counts as too wide
+VALUE_CHARS_MAX: Final = 60  # of a value in a timeline
+SEPARATOR_CHARS: Final = 2
+
+_AsOf = Annotated[
+    str | None, typer.Option("--as-of", metavar="TIME", help="As it was then, such as 2026-01-31 or 2026-01-31T09:15Z.")
+]
+
+
+# -- query ------------------------------------------------------------------------------------------------------------
+class Queryable(msgspec.Struct, frozen=True):
+    """One table as SQL names it. `kind`: `versions`, or `raw` for the newest record as the vendor gave it."""
+
+    name: str
+    kind: str
+    description: str
+    columns: list[str]
+
+
+@command(
+    app,
+    "query",
+    'avesa query "SELECT status, count(*) FROM tickets WHERE is_current GROUP BY 1"',
+    "avesa query --as-of 2026-01-31 --json \"SELECT * FROM companies WHERE name = 'Acme'\"",
+    "avesa query \"SELECT record_id, payload->>'name' FROM raw.connectwise.boards\"",
+    "avesa query --tables",
+)
+def query(
+    screen: Screen,
+    place: Place,
+    sql: Annotated[str | None, typer.Argument(metavar="[SQL]", help="One SELECT, as DuckDB takes it.")] = None,
+    tenant_id: OneTenant = None,
+    as_of: _AsOf = None,
+    tables: Annotated[bool, typer.Option("--tables", help="List what can be queried.")] = False,
+    mappings: MappingsFolder = None,
+) -> None:
+    """Ask the lake in SQL; without SQL, list its tables.
+
+    A canonical table holds every version of every record (WHERE is_current: the living ones); with --as-of those that
+    held then. raw.SERVICE.ENDPOINT holds the newest record as the vendor gave it, in `payload`.
+    """
+    files = load_mappings(mappings)
+    at = moment_meant(as_of, "--as-of") if as_of else None
+    if tables or sql is None or not sql.strip(" ;\n\t"):
+        _list_tables(screen, files)
+        return
+    _show_answer(screen, run(_query(screen, place, files, sql, tenant_id, at)))
+
+
+async def _query(
+    screen: Screen, place: Place, files: MappingFiles, sql: str, tenant_id: str | None, at: UtcTime | None
+) -> "Answer":
+    async with _opened(screen, place, files) as (world, lake):
+        await _check_tenant(screen, world, lake, tenant_id)
+        _warn_of_raw(screen, files, sql)
+        try:
+            return await lake.query(sql, tenant_id, at)
+        except UsageError as err:
+            if err.code != "unknown_table":
+                raise
+            known = [*files.tables, *map(timeline_table, files.tables)]
+            hints = (did_you_mean(name, known) for name in named_tables(sql) if name not in known)
+            remedy = f"{next(filter(None, hints), '')} {err.remedy}".strip()
+            raise UsageError(err.what, code=err.code, where=err.where, remedy=remedy) from err
+
+
+@asynccontextmanager
+async def _opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIterator[tuple[World, Lake]]":
+    """The lake, for reading: nothing that is missing is created."""
+    async with open_world(place, screen, create=False) as world:
+        with screen.working("reading the lake"):
+            from services.compactor.iceberg import Warehouse
+            from services.compactor.lake import Lake
+
+            runtime = world.runtime
+            warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
+            yield world, Lake(warehouse, runtime.objects, runtime.threads, files.tables)
+
+
+async def _check_tenant(screen: Screen, world: World, lake: "Lake", tenant_id: str | None) -> list[str]:
+    """The tenants a reading is about; it is said where there is nothing of them. Errors: UsageError."""
+    there = await lake.tenants()
+    if not there:
+        screen.note(
+            f"the lake of {world.named} holds no table yet: `avesa status` says why, `avesa run --once` fills it"
+        )
+    if tenant_id is None:
+        return there
+    if checked_tenant(tenant_id) not in there:
+        if not await connections(world.runtime, tenant_id):
+            remedy = f"{did_you_mean(tenant_id, there)} `avesa services` lists them.".strip()
+            raise UsageError(f"there is no tenant {tenant_id}", code="unknown_tenant", remedy=remedy)
+        if there:
+            screen.note(f"no table of tenant {tenant_id} is in the lake yet: `avesa status` says why")
+    return [tenant_id]
+
+
+def _warn_of_raw(screen: Screen, files: MappingFiles, sql: str) -> None:
+    """An endpoint that nobody knows has no records, which in SQL looks like one that has none."""
+    known = list(_raw_tables(files))
+    for name in named_tables(sql):
+        catalog, _, rest = name.partition(".")
+        service, _, endpoint = rest.rpartition(".")
+        if catalog == "raw" and service and f"raw.{integration_name(service)}.{endpoint}" not in known:
+            screen.note(f"no mapping file knows {name}. {did_you_mean(name, known)}".rstrip())
+
+
+_NAMED = re.compile(r'\b(?:from|join)\s+((?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+)){0,2})', re.IGNORECASE)
+
+
+def named_tables(sql: str) -> list[str]:
+    """The names that stand behind FROM and JOIN, without quotes. For hints: DuckDB alone knows what SQL means."""
+    return [name.replace('"', "") for name in _NAMED.findall(sql)]
+
+
+def _raw_tables(files: MappingFiles) -> Iterator[str]:
+    for service, integration in files.integrations.items():
+        for name, endpoint in integration.endpoints.items():
+            if endpoint.enabled:
+                yield f"raw.{service}.{name}"
+
+
+def _list_tables(screen: Screen, files: MappingFiles) -> None:
+    found = [
+        Queryable(table.table, "versions", table.description, [*table.all_columns(), *ROW_COLUMNS])
+        for table in files.tables.values()
+    ]
+    titles = {
+        f"raw.{service}.{name}": endpoint.title
+        for service, integration in files.integrations.items()
+        for name, endpoint in integration.endpoints.items()
+    }
+    found += [Queryable(name, "raw", titles[name], RAW_COLUMNS) for name in _raw_tables(files)]
+    screen.show(
+        found,
+        {
+            "TABLE": lambda table: table.name,
+            "COLUMNS": lambda table: len(table.columns),
+            "HOLDS": lambda table: table.description,
+        },
+    )
+    screen.note('Columns: avesa query "DESCRIBE tickets". A second instance: raw."connectwise:berlin".tickets.')
+
+
+RAW_COLUMNS: Final = [
+    "tenant_id", "service", "endpoint", "record_id", "op", "effective_at", "observed_at", "evidence", "source",
+    "payload",
+]  # fmt: skip
+
+
+# -- an answer on a screen --------------------------------------------------------------------------------------------
+def _show_answer(screen: Screen, answer: "Answer") -> None:
+    names = distinct(answer.columns)
+    if screen.as_json:
+        for row in answer.rows:
+            screen.record(dict(zip(names, row, strict=True)))
+        return
+    drawn = screen.out.isatty()
+    wide = drawn and not fits(names, answer.rows[:ROWS_SHOWN_MAX], shutil.get_terminal_size().columns)
+    shown = len(answer.rows)
+    if drawn:
+        shown = min(shown, RECORDS_SHOWN_MAX if wide else ROWS_SHOWN_MAX)
+    if wide:
+        for number, row in enumerate(answer.rows[:shown], start=1):
+            screen.say(f"row {number}")
+            _show_pairs(screen, zip(names, row, strict=True))
+    else:
+        screen.show(answer.rows[:shown], {name: itemgetter(place) for place, name in enumerate(names)}, empty="no rows")
+    if shown < len(answer.rows):
+        more = counted(len(answer.rows) - shown, "more row")
+        screen.note(f"{more}: add LIMIT or ORDER BY, or let --json or a file take them all")
+
+
+def _show_pairs(screen: Screen, pairs: Iterable[tuple[str, object]]) -> None:
+    screen.show(pairs, {"COLUMN": itemgetter(0), "VALUE": itemgetter(1)})
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """The columns by names that differ: `SELECT a.id, b.id` has two called `id`, the second becomes `id_2`."""
+    names: list[str] = []
+    for column in columns:
+        name, number = column, 1
+        while name in names:
+            number += 1
+            name = f"{column}_{number}"
+        names.append(name)
+    return names
+
+
+def fits(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int) -> bool:
+    """Can these rows stand in a table of so many characters without tearing words apart?"""
+    widths = [len(column) for column in columns]
+    for row in rows:
+        widths = [
+            max(known, min(CELL_CHARS_FOLDED, len(str(value)))) for known, value in zip(widths, row, strict=True)
+        ]
+    return sum(widths) + SEPARATOR_CHARS * (len(widths) - 1) <= width
+
+
+# -- history ----------------------------------------------------------------------------------------------------------
+@command(
+    app,
+    "history",
+    "avesa history tickets 4711",
+    "avesa history tickets 4711 --tenant-id acme-msp --as-of 2026-01-31T09:15Z",
+)
+def history(
+    screen: Screen,
+    place: Place,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A canonical table, such as tickets.")],
+    record_id: Annotated[str, typer.Argument(metavar="RECORD_ID", help="The vendor's id of the record.")],
+    tenant_id: OneTenant = None,
+    service: OneService = None,
+    as_of: _AsOf = None,
+    mappings: MappingsFolder = None,
+) -> None:
+    """Show what became of one record: each version, how long it held, what changed, when it was deleted.
+
+    With --as-of, the version that held then, every column. Times are UTC. Exit code 1 where there is no such record.
+    """
+    files = load_mappings(mappings)
+    if table not in files.tables:
+        hint = did_you_mean(table, files.tables) or f"Known: {', '.join(sorted(files.tables))}."
+        raise UsageError(f"there is no canonical table {table!r}", code="unknown_table", remedy=hint)
+    at = moment_meant(as_of, "--as-of") if as_of else None
+    found, now = run(_read_history(screen, place, files, table, record_id, tenant_id))
+    chosen = [one for one in found if service is None or plain(one.service) == plain(service)]
+    if not chosen:
+        raise _unknown(table, record_id, tenant_id, service, found)
+    if at is not None:
+        _show_as_of(screen, chosen, at)
+        return
+    for number, entity in enumerate(chosen):
+        if number:
+            screen.say()
+        _show_history(screen, entity, now)
+
+
+async def _read_history(
+    screen: Screen, place: Place, files: MappingFiles, table: str, record_id: str, tenant_id: str | None
+) -> tuple[list[Entity], UtcTime]:
+    async with _opened(screen, place, files) as (world, lake):
+        tenants = await _check_tenant(screen, world, lake, tenant_id)
+        rows = await lake.versions(tenant_id, table, record_id=record_id)
+        # What a version does not show: when a deletion was seen, and of what no version is left.
+        holders = sorted({row["tenant_id"] for row in rows}) or tenants
+        lines = [line for one in holders for line in await lake.timeline(one, table, record_id=record_id)]
+        return histories(files.tables[table], record_id, rows, lines), world.runtime.clock.now()
+
+
+def _unknown(
+    table: str, record_id: str, tenant_id: str | None, service: str | None, found: Sequence[Entity]
+) -> NotFoundError:
+    whose = f" of {tenant_id}" if tenant_id else ""
+    if found:
+        others = ", ".join(sorted({one.service for one in found}))
+        return NotFoundError(f"{table} {record_id}{whose} is no record of {service}", remedy=f"It is of {others}.")
+    remedy = f"`record_id` is the vendor's own id: avesa query \"SELECT record_id, * FROM {table} LIMIT 10\""
+    return NotFoundError(f"there is no record {record_id!r} in {table}{whose}", remedy=remedy)
+
+
+def _show_history(screen: Screen, entity: Entity, now: UtcTime) -> None:
+    if screen.as_json:
+        for step in entity.steps:
+            screen.record({**entity.named, **msgspec.to_builtins(step)})
+        return
+    versions = sum(step.row is not None for step in entity.steps)
+    state = "deleted" if entity.deleted else "current"
+    screen.say(f"{entity.title}: {counted(versions, 'version')}, {state} now")
+    width = max(len(shown_time(step.at)) for step in entity.steps)
+    for step in entity.steps:
+        seen = f"  (seen {shown_time(step.observed_at)})" if step.observed_at else ""
+        screen.say(f"  {shown_time(step.at):{width}}  {step.event:10}  {_lasted(step, now):22}{seen}".rstrip())
+        for column, change in step.changed.items():
+            screen.say(f"      {column}: {_cut(change.before)} -> {_cut(change.after)}")
+
+
+def _lasted(step: Step, now: UtcTime) -> str:
+    if step.until is not None:
+        length = rough(seconds_between(step.at, step.until))
+        return f"held {length}" if step.row is not None else f"gone for {length}"
+    length = rough(seconds_between(step.at, now))
+    return f"holds since {length}" if step.row is not None else f"gone since {length}"
+
+
+def _cut(value: object) -> str:
+    if value is None:
+        return "(none)"
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = " ".join(printable(text).split())
+    return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def _show_as_of(screen: Screen, entities: Sequence[Entity], at: UtcTime) -> None:
+    held = [(entity, step) for entity in entities if (step := as_of(entity.steps, at)) is not None]
+    if not held:
+        raise NotFoundError(
+            f"nothing was known of {entities[0].title} at {shown_time(at)}" if len(entities) == 1
+            else f"nothing was known of this record at {shown_time(at)}",
+            remedy=" ".join(f"{one.title}: first at {shown_time(one.steps[0].at)}." for one in entities),
+        )
+    for entity, step in held:
+        if step.row is None:
+            raise NotFoundError(
+                f"{entity.title} was deleted at {shown_time(step.at)}"
+                + (f" and came back at {shown_time(step.until)}" if step.until else "")
+            )
+        if screen.as_json:
+            screen.record(step.row)
+            continue
+        until = f" to {shown_time(step.until)}" if step.until else " on"
+        screen.say(f"{entity.title} as of {shown_time(at)}: the version from {shown_time(step.at)}{until}")
+        _show_pairs(screen, step.row.items())
