@@ -2,10 +2,10 @@
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -108,7 +108,7 @@ async def _opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIt
 
             runtime = world.runtime
             warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
-            yield world, Lake(warehouse, runtime.objects, runtime.threads, files.tables)
+            yield world, Lake(warehouse, runtime.objects, runtime.threads, files)
 
 
 async def _check_tenant(screen: Screen, world: World, lake: "Lake", tenant_id: str | None) -> list[str]:
@@ -225,9 +225,7 @@ def fits(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int) -
     """Can these rows stand in a table of so many characters without tearing words apart?"""
     widths = [len(column) for column in columns]
     for row in rows:
-        widths = [
-            max(known, min(CELL_CHARS_FOLDED, len(str(value)))) for known, value in zip(widths, row, strict=True)
-        ]
+        widths = [max(known, min(CELL_CHARS_FOLDED, len(str(value)))) for known, value in zip(widths, row, strict=True)]
     return sum(widths) + SEPARATOR_CHARS * (len(widths) - 1) <= width
 
 
@@ -289,7 +287,7 @@ def _unknown(
     if found:
         others = ", ".join(sorted({one.service for one in found}))
         return NotFoundError(f"{table} {record_id}{whose} is no record of {service}", remedy=f"It is of {others}.")
-    remedy = f"`record_id` is the vendor's own id: avesa query \"SELECT record_id, * FROM {table} LIMIT 10\""
+    remedy = f"It takes the vendor's own id, which is column record_id; `avesa query --tables` tells more of {table}."
     return NotFoundError(f"there is no record {record_id!r} in {table}{whose}", remedy=remedy)
 
 
@@ -326,22 +324,24 @@ def _cut(value: object) -> str:
 
 
 def _show_as_of(screen: Screen, entities: Sequence[Entity], at: UtcTime) -> None:
+    """Errors: NotFoundError where no version held then."""
     held = [(entity, step) for entity in entities if (step := as_of(entity.steps, at)) is not None]
-    if not held:
-        raise NotFoundError(
-            f"nothing was known of {entities[0].title} at {shown_time(at)}" if len(entities) == 1
-            else f"nothing was known of this record at {shown_time(at)}",
-            remedy=" ".join(f"{one.title}: first at {shown_time(one.steps[0].at)}." for one in entities),
-        )
-    for entity, step in held:
-        if step.row is None:
-            raise NotFoundError(
-                f"{entity.title} was deleted at {shown_time(step.at)}"
-                + (f" and came back at {shown_time(step.until)}" if step.until else "")
-            )
+    living = [(entity, step.row, step) for entity, step in held if step.row is not None]
+    if not living:
+        told = "; ".join(f"{one.title}: {_absent(one, at)}" for one in entities)
+        raise NotFoundError(f"at {shown_time(at)} there was no such record", where=told)
+    for entity, row, step in living:
         if screen.as_json:
-            screen.record(step.row)
+            screen.record(row)
             continue
-        until = f" to {shown_time(step.until)}" if step.until else " on"
-        screen.say(f"{entity.title} as of {shown_time(at)}: the version from {shown_time(step.at)}{until}")
-        _show_pairs(screen, step.row.items())
+        until = f"until {shown_time(step.until)}" if step.until else "still current"
+        screen.say(f"{entity.title} as of {shown_time(at)}: the version from {shown_time(step.at)}, {until}")
+        _show_pairs(screen, row.items())
+
+
+def _absent(entity: Entity, at: UtcTime) -> str:
+    step = as_of(entity.steps, at)
+    if step is None:
+        return f"first seen at {shown_time(entity.steps[0].at)}"
+    back = f", back at {shown_time(step.until)}" if step.until else ""
+    return f"deleted at {shown_time(step.at)}{back}"

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.cli import demo, mapping, preview, run, sandbox, serve, tenants
+from services.cli import demo, lake, mapping, preview, run, sandbox, serve, tenants
 from services.cli.screen import Screen
 from services.contracts.errors import AvesaError, FatalError, UsageError
 from services.runtime.settings import variable
@@ -26,6 +26,7 @@ GROUPS: Final[Groups] = (
     (mapping.app, "mapping"),
     (preview.app, None),
     (run.app, None),
+    (lake.app, None),
     (serve.app, None),
     (demo.app, None),
     (sandbox.app, None),

@@ -186,8 +186,12 @@ class Warehouse:
 
 
 def glue_properties(settings: Settings) -> dict[str, Any]:
-    """What pyiceberg must know to reach Glue and S3; without a key it looks where boto3 and Arrow look."""
-    properties: dict[str, Any] = {"glue.region": settings.region, "s3.region": settings.region, "glue.max-retries": 3}
+    """What pyiceberg must know to reach Glue and S3; without a key it looks where boto3 and Arrow look.
+
+    No call to Glue is repeated by boto3: an update whose answer was lost would be refused the second time, and
+    pyiceberg removes the files of a refused commit, which is the table's then. We repeat the merge instead.
+    """
+    properties: dict[str, Any] = {"glue.region": settings.region, "s3.region": settings.region, "glue.max-retries": 0}
     optional = {
         "glue.endpoint": settings.endpoint_url,
         "s3.endpoint": settings.endpoint_url,

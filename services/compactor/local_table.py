@@ -89,11 +89,11 @@ class LocalGlue:
 
 
 @contextmanager
-def local_warehouse(names: Names | None = None, limits: Limits | None = None) -> Iterator[Warehouse]:
+def local_warehouse(limits: Limits | None = None, glue: LocalGlue | None = None) -> Iterator[Warehouse]:
     """A warehouse in a temporary folder, gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="avesa-lake-") as folder:
-        catalog = GlueCatalog("local", client=LocalGlue())
-        yield Warehouse(catalog, names or Names("local"), root=Path(folder).as_uri(), limits=limits)
+        catalog = GlueCatalog("local", client=glue or LocalGlue())
+        yield Warehouse(catalog, Names("local"), root=Path(folder).as_uri(), limits=limits)
 
 
 def merge_files(

@@ -6,10 +6,10 @@ files of a complete hour become one (hours.py). Leases are renewed by whoever ma
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Rules
@@ -27,7 +27,8 @@ from services.runtime.loop import run_together
 from services.runtime.runtime import Runtime
 from services.runtime.shards import PAUSE_FIRST_S, PAUSE_MAX_S, ShardWork, ready, scope_of
 
-DRAIN_ATTEMPTS_MAX: Final = 8  # of one shard in a row, with growing pauses: about a minute
+T = TypeVar("T")
+DRAIN_ATTEMPTS_MAX: Final = 8  # of one thing in a row, with growing pauses: about a minute
 DRAIN_WAVES_MAX: Final = 32  # generations of reshards met while draining
 
 
@@ -94,20 +95,24 @@ class Compactor:
     async def _drain_stream(self, kind: Kind, held: list[Lease], stopping: asyncio.Event) -> None:
         """Every shard, parents before their children; their leases are kept until what they cut is merged."""
         drained: set[str] = set()
-        leases, stream = self._runtime.leases, self._streams[kind]
         for _ in range(DRAIN_WAVES_MAX):
-            info = await self._runtime.streams.describe(stream)
-            scope = scope_of(stream, info.created, SERVICE)
-            rows = {row["name"]: row async for row in leases.rows.query(leases.table, {"scope": scope})}
-            ended = {name: bool(row.get("ended")) for name, row in rows.items()}
-            due = [shard for shard in info.shards if not ended.get(shard.shard_id) and ready(shard, info, ended)]
-            wave = [shard for shard in due if shard.shard_id not in drained]
+            scope, found = await self._patiently(partial(self._ready_shards, kind))
+            wave = [(shard, parents) for shard, parents in found if shard.shard_id not in drained]
             if not wave or stopping.is_set():
                 return
-            parents = {shard.shard_id: [rows[parent] for parent in shard.parents if parent in rows] for shard in wave}
-            await _all(self._drain_shard(kind, scope, shard, parents[shard.shard_id], held, stopping) for shard in wave)
-            drained |= parents.keys()
-        raise RetryableError(f"stream {stream} is resharded faster than it can be drained")
+            await _all(self._drain_shard(kind, scope, shard, parents, held, stopping) for shard, parents in wave)
+            drained.update(shard.shard_id for shard, _ in wave)
+        raise RetryableError(f"stream {self._streams[kind]} is resharded faster than it can be drained")
+
+    async def _ready_shards(self, kind: Kind) -> tuple[str, list[tuple[Shard, list[Row]]]]:
+        """The lease scope of the stream, and each shard that may be read now with the rows of its parents."""
+        leases, stream = self._runtime.leases, self._streams[kind]
+        info = await self._runtime.streams.describe(stream)
+        scope = scope_of(stream, info.created, SERVICE)
+        rows = {row["name"]: row async for row in leases.rows.query(leases.table, {"scope": scope})}
+        ended = {name: bool(row.get("ended")) for name, row in rows.items()}
+        due = [shard for shard in info.shards if not ended.get(shard.shard_id) and ready(shard, info, ended)]
+        return scope, [(shard, [rows[parent] for parent in shard.parents if parent in rows]) for shard in due]
 
     async def _drain_shard(
         self,
@@ -119,7 +124,8 @@ class Compactor:
         stopping: asyncio.Event,
     ) -> None:
         leases = self._runtime.leases
-        lease = await leases.wait_for(scope, shard.shard_id, DRAIN_LEASE_TIMES * leases.lease_s)
+        wait_s = DRAIN_LEASE_TIMES * leases.lease_s
+        lease = await self._patiently(partial(leases.wait_for, scope, shard.shard_id, wait_s))
         if lease is None:
             raise FatalError(
                 f"another worker is compacting {shard.shard_id}",
@@ -128,19 +134,25 @@ class Compactor:
                 remedy="It does this work already: stop it first, or leave the work to it.",
             )
         held.append(lease)
-        for attempt in count(1):
+
+        async def work() -> None:
             cutter = self._cutter(kind, lease, shard)
+            await cutter.open(parents)
+            await cutter.run(stopping, drain=True)
+            self._cutters[cutter] = None
+
+        await self._patiently(work)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """`work`, tried again with growing pauses. Errors: its RetryableError after `DRAIN_ATTEMPTS_MAX`."""
+        for attempt in range(1, DRAIN_ATTEMPTS_MAX):
             try:
-                await cutter.open(parents)
-                await cutter.run(stopping, drain=True)
-                self._cutters[cutter] = None
-                return
+                return await work()
             except RetryableError as err:
-                if attempt == DRAIN_ATTEMPTS_MAX:
-                    raise
                 pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**attempt)
-                self._runtime.emit(Retried(what=f"{SERVICE} on {shard.shard_id}", code=err.code, wait_s=pause_s))
+                self._runtime.emit(Retried(what=f"{SERVICE} drain", code=err.code, wait_s=pause_s))
                 await self._runtime.clock.sleep(pause_s)
+        return await work()
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -294,7 +294,11 @@ async def walk(
             yield Step(Got(got.value.usable, got.observed_at, got.earliest_at), request.source, at)
             got = await caller.get(request, read, calls=work.calls, background=background)
         work.summary.calls = work.calls.count
-        following = advance(spec.pagination, at, got.value.turn)
+        try:
+            following = advance(spec.pagination, at, got.value.turn)
+        except AvesaError as err:
+            err.where = request.source
+            raise
         yield Step(got, request.source, following)
         if following is None:
             return

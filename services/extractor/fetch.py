@@ -44,6 +44,8 @@ WAIT_FIRST_S, WAIT_MAX_S = 0.5, 30.0
 THROTTLED_MAX_S: Final = 3_600.0  # of one request; longer, and the endpoint tries again at its next turn
 NAP_MAX_S: Final = 30.0  # a long wait is slept in pieces, so that the lease sees us move
 SAID_LENGTH_MAX: Final = 200
+NO_CONTENT: Final = 204
+NOTHING: Final = b"null"  # how a reader is told of an answer without a body
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425})
 _GONE = frozenset({404, 410})
@@ -238,7 +240,12 @@ class Caller:
             return Got(error, observed_at, earliest_at)
         if error is not None:
             raise error
-        value = await self._runtime.threads.run(read, answer.body, observed_at)
+        body = NOTHING if answer.status == NO_CONTENT else answer.body
+        try:
+            value = await self._runtime.threads.run(read, body, observed_at)
+        except AvesaError as err:
+            err.where = err.where or request.source
+            raise
         return Got(value, observed_at, earliest_at)
 
     def _slow_down(self, err: ThrottledError) -> float:

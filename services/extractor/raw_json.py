@@ -14,6 +14,7 @@ Cuts = dict[str, "Cuts | None"]  # what to leave out, as a tree; None: all of it
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
+_spell = msgspec.json.Encoder().encode
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+|"', re.DOTALL)
 # Every escape of a string is matched whole, so that `\\ud800` (a backslash and five letters) is left alone.
@@ -127,17 +128,17 @@ def without(data: bytes, cuts: Cuts) -> bytes:
     """
     if data[:1] == b"{":
         kept = [
-            data[first:start] + (value if inner is KEEP else without(value, inner))
-            for key, first, start, value in _object_members(data)
+            name + (value if inner is KEEP else without(value, inner))
+            for key, name, value in _object_members(data)
             if (inner := cuts.get(key, KEEP)) is not None
         ]
         return b"{" + b",".join(kept) + b"}"
     if data[:1] == b"[":
         every = {name: inner for name, inner in cuts.items() if not name.isdecimal()}
         items = []
-        for place, (_, first, last) in enumerate(_members(data, 0)):
+        for place, item in enumerate(_list(data)):
             inner = cuts.get(str(place), every)
-            items.append(b"null" if inner is None else without(data[first:last], {**every, **inner}))
+            items.append(b"null" if inner is None else without(bytes(item), {**every, **inner}))
         return b"[" + b",".join(items) + b"]"
     return data
 
@@ -160,10 +161,16 @@ def cuts_of(paths: Iterable[KeyPath]) -> Cuts:
     return tree
 
 
-def _object_members(data: bytes) -> Iterable[tuple[str, int, int, bytes]]:
-    """(key, start of the member, start of its value, value) of readable compact JSON."""
-    for first, start, last in _members(data, 0):
-        yield _text(data[first : start - 1]), first, start, data[start:last]
+def _object_members(data: bytes) -> list[tuple[str, bytes, bytes]]:
+    """(key, the key's own spelling and its colon, value) of readable compact JSON."""
+    found = [(key, _spell(key) + b":", bytes(value)) for key, value in _object(data).items()]
+    if b"{" + b",".join(name + value for _, name, value in found) + b"}" == data:
+        return found
+    # A key is spelled in a rare way or stands there twice: look at every sign, which takes twenty times as long.
+    return [
+        (_text(data[first : start - 1]), data[first:start], data[start:last])
+        for first, start, last in _members(data, 0)
+    ]
 
 
 def _members(data: bytes, start: int) -> Iterable[tuple[int, int, int]]:

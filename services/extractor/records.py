@@ -101,11 +101,12 @@ def read_page(body: bytes, rules: Rules, observed_at: UtcTime) -> RecordPage:
     records: list[VendorRecord] = []
     bad: list[BadRecord] = [BadRecord("payload_unreadable", reason, data) for data, reason in unreadable]
     keys: list[str] = []
+    latest_at = shifted(observed_at, seconds=FUTURE_MAX_S)
     for item in items:
         if len(item) > RECORD_BYTES_MAX:
             bad.append(BadRecord("too_large", f"{len(item)} bytes, more than {RECORD_BYTES_MAX}", item))
             continue
-        found = _read_record(item, rules, observed_at, keys)
+        found = _read_record(item, rules, latest_at, keys)
         if isinstance(found, VendorRecord):
             records.append(found)
         else:
@@ -157,13 +158,13 @@ def open_answer(body: bytes, path: KeyPath) -> tuple[list[bytes], list[tuple[byt
 
 
 def _items_at(data: bytes, path: KeyPath) -> list[bytes]:
-    found = value_at(data, path)
+    found = value_at(data, path) if data != b"null" else data
     if found is None:
         raise RetryableError(f"the answer has nothing at {'.'.join(path)!r}", code="bad_answer")
     return [] if found == b"null" else items_of(found)
 
 
-def _read_record(item: bytes, rules: Rules, observed_at: UtcTime, keys: list[str]) -> VendorRecord | BadRecord:
+def _read_record(item: bytes, rules: Rules, latest_at: UtcTime, keys: list[str]) -> VendorRecord | BadRecord:
     places = [*rules.record_id, rules.key or rules.record_id[0], rules.updated_at or rules.record_id[0]]
     *parts, key, stamped = values_at(item, places)
     _note_key(key, rules, keys)
@@ -173,7 +174,7 @@ def _read_record(item: bytes, rules: Rules, observed_at: UtcTime, keys: list[str
     stamp = None
     if rules.updated_at is not None:
         try:
-            stamp = read_stamp(stamped, observed_at)
+            stamp = read_stamp(stamped, latest_at)
         except ValueError as err:
             return BadRecord("unreadable_time", f"{_shown([rules.updated_at])}: {err}", item, record_id)
     payload = without(item, rules.drop) if rules.drop else item
@@ -188,8 +189,8 @@ def record_id_of(parts: Sequence[bytes | None], composite: bool) -> str | None:
     return msgspec.json.encode(texts).decode() if composite else texts[0]
 
 
-def read_stamp(value: bytes | None, observed_at: UtcTime) -> UtcTime | None:
-    """A modification time, None where there is none (null, empty, or more than a day ahead of the vendor's clock).
+def read_stamp(value: bytes | None, latest_at: UtcTime) -> UtcTime | None:
+    """A modification time, None where there is none (null, empty, or beyond `latest_at`).
 
     Units:  text is RFC 3339 or ISO 8601; a number counts seconds or milliseconds since 1970, told by its size.
     Errors: ValueError for anything else.
@@ -200,7 +201,7 @@ def read_stamp(value: bytes | None, observed_at: UtcTime) -> UtcTime | None:
     if text is None:
         raise ValueError(f"{value[:40].decode(errors='replace')} is not a time")
     stamp = read_time(text) if value[:1] == b'"' else _read_epoch(text)
-    return None if stamp > shifted(observed_at, seconds=FUTURE_MAX_S) else stamp
+    return None if stamp > latest_at else stamp
 
 
 def _read_epoch(text: str) -> UtcTime:

@@ -1,179 +1,33 @@
 """The extractor: every connected service is a unit, each in a task of its own, under a lease of its own.
 
+    run            what is connected (`tenants`) -> a lease each -> its endpoints and memories (`opening`)
+                   -> a loop per endpoint and per family (`unit`): read (`endpoint`), look for the deleted (`sweep`)
+    run_once       the same once, for whoever waits for it
+
 Leases are renewed by whoever made the runtime (`Leases.renew_forever`), beside this.
 """
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from services.contracts.errors import (
-    AvesaError,
-    ConflictError,
-    FatalError,
-    NotFoundError,
-    RetryableError,
-    UnauthorizedError,
-    UsageError,
-)
+from services.contracts.errors import AvesaError, FatalError, UnauthorizedError, UsageError
 from services.contracts.integration import integration_name
-from services.contracts.log import EndpointFailed, ServiceStarted, ServiceStopped, WaitingFor
+from services.contracts.log import ServiceStarted, ServiceStopped
 from services.contracts.mapping_files import MappingFiles
 from services.extractor.fetch import Http, Transport
+from services.extractor.fleet import Fleet
+from services.extractor.opening import opened
 from services.extractor.plan import specs
 from services.extractor.summary import EndpointSummary, Summary
 from services.extractor.tenants import TenantService, connected, refuse
-from services.extractor.unit import LEASE_SCOPE, Watch, opened, pause
-from services.runtime.leases import Lease
+from services.extractor.unit import LEASE_SCOPE, Watch
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
 
-SCAN_S: Final = 30.0  # a service that is new, changed or gone is noticed within a minute
-AGAIN_S: Final = 30.0  # until a unit that failed as a whole is tried again
-UNITS_MAX: Final = 1_000  # of one worker
 UNITS_AT_ONCE: Final = 32  # of one `run_once`
 WAIT_LEASES: Final = 1.5  # lease times until a dead owner's work can be ours
-
-
-class _Running(msgspec.Struct):
-    row: TenantService
-    task: "asyncio.Task[None]"
-    stopping: asyncio.Event
-
-
-class Extractor:
-    """All units of one worker."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        mappings: MappingFiles,
-        transport: Transport,
-        only: frozenset[str] = frozenset(),
-        interval_s: float | None = None,
-    ) -> None:
-        self._runtime, self._mappings, self._transport = runtime, mappings, transport
-        self._only, self._interval_s = only, interval_s
-        self._publisher = runtime.publisher(runtime.names.raw_stream)
-        self._rows: tuple[TenantService, ...] = ()
-        self._running: dict[str, _Running] = {}
-        self._not_before: dict[str, float] = {}
-        self._said: set[str] = set()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping` is set; then every unit is finished cleanly and let go."""
-        clock, scanned_at = self._runtime.clock, float("-inf")
-        try:
-            while not stopping.is_set():
-                if clock.monotonic() - scanned_at >= SCAN_S:
-                    await self._scan()
-                    scanned_at = clock.monotonic()
-                self._retire()
-                await self._start_what_is_free()
-                await pause(clock, stopping, min(SCAN_S, self._runtime.leases.lease_s / 4))
-        finally:
-            for running in self._running.values():
-                running.stopping.set()
-            await asyncio.gather(*(running.task for running in self._running.values()), return_exceptions=True)
-            self._retire()
-
-    async def _scan(self) -> None:
-        """What is connected now; units whose row changed or went are stopped, and start anew if they may."""
-        try:
-            found = await connected(self._runtime.rows, self._runtime.names)
-        except (RetryableError, NotFoundError) as err:
-            self._runtime.emit(WaitingFor(what="table TenantServices", why=str(err)))
-            return
-        for unreadable in found.unreadable:
-            self._say_once("", unreadable)
-        self._rows = tuple(
-            msgspec.structs.replace(row, interval_s=row.interval_s or self._interval_s)
-            for row in found.services
-            if self._is_ours(row)
-        )
-        settings = {row.name: row.settings for row in self._rows if row.enabled}
-        for name, running in self._running.items():
-            if settings.get(name) != running.row.settings:
-                running.stopping.set()
-
-    def _is_ours(self, row: TenantService) -> bool:
-        if self._only and not self._only & {row.service, integration_name(row.service)}:
-            return False
-        try:
-            specs(find_integration(self._mappings, row.service))
-        except UsageError as err:
-            self._say_once(row.name, err)
-            return False
-        return True
-
-    def _say_once(self, name: str, err: UsageError) -> None:
-        """A row or mapping that cannot be used is skipped; it is said when it is met, not at every scan."""
-        if f"{name} {err}" not in self._said:
-            self._said.add(f"{name} {err}")
-            self._fail(name, err.code, str(err))
-
-    async def _start_what_is_free(self) -> None:
-        clock, leases = self._runtime.clock, self._runtime.leases
-        for row in self._rows:
-            waits = clock.monotonic() < self._not_before.get(row.name, float("-inf"))
-            if row.name in self._running or waits or not row.may_try(clock.now()):
-                continue
-            if len(self._running) >= UNITS_MAX:
-                return
-            try:
-                lease = await leases.acquire(LEASE_SCOPE, row.name)
-            except (RetryableError, NotFoundError) as err:
-                self._runtime.emit(WaitingFor(what=f"the lease on {row.name}", why=str(err)))
-                return
-            if lease is not None:
-                stopping = asyncio.Event()
-                task = asyncio.create_task(self._serve(row, lease, stopping))
-                self._running[row.name] = _Running(row, task, stopping)
-
-    async def _serve(self, row: TenantService, lease: Lease, stopping: asyncio.Event) -> None:
-        """One unit from lease to lease. What it cannot help concerns no other."""
-        runtime = self._runtime
-        try:
-            integration = find_integration(self._mappings, row.service)
-            async with opened(runtime, integration, row, lease, self._publisher, self._transport, stopping) as unit:
-                await unit.run()
-        except ConflictError:
-            return  # another owner works on it: quietly
-        except (UnauthorizedError, UsageError) as err:
-            await refuse(runtime, row, err)
-            self._rows = tuple(other for other in self._rows if other.name != row.name)  # until the next scan
-        except AvesaError as err:
-            self._fail(row.name, err.code, str(err))
-        finally:
-            await lease.release()
-
-    def _retire(self) -> None:
-        """Units that ended; one that died of a mistake of ours is told, and the others go on."""
-        for name, running in list(self._running.items()):
-            if not running.task.done():
-                continue
-            del self._running[name]
-            if not running.stopping.is_set():
-                self._not_before[name] = self._runtime.clock.monotonic() + AGAIN_S
-            err = None if running.task.cancelled() else running.task.exception()
-            if err is not None:
-                self._fail(name, "unavailable", _mistake(err))
-
-    def _fail(self, name: str, code: str, what: str) -> None:
-        tenant_id, _, service = name.partition("/")
-        self._runtime.emit(EndpointFailed(tenant_id=tenant_id, service=service, endpoint="*", code=code, what=what))
-
-
-def _mistake(err: BaseException) -> str:
-    """Where a mistake of ours happened; not its text, which may hold a payload."""
-    frames = traceback.extract_tb(err.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"internal error: {type(err).__name__}{place}"
 
 
 async def run(
@@ -192,7 +46,7 @@ async def run(
     worker = runtime.leases.worker
     runtime.emit(ServiceStarted(service="extractor", worker=worker))
     async with _carrier(transport) as carrier:
-        await Extractor(runtime, mappings, carrier, frozenset(services), interval_s).run(stopping)
+        await Fleet(runtime, mappings, carrier, frozenset(services), interval_s).run(stopping)
     runtime.emit(ServiceStopped(service="extractor", worker=worker, reason="asked to stop"))
 
 

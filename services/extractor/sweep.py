@@ -47,7 +47,9 @@ def sweep_interval_s(family: Family) -> float | None:
 
 def can_sweep(family: Family) -> bool:
     """Only what was read completely can be missed."""
-    return sweep_interval_s(family) is not None and all(member.walked for member in family.members)
+    if sweep_interval_s(family) is None:
+        return False
+    return all(member.walked and (member.parent is None or member.parent.walked) for member in family.members)
 
 
 async def sweep(family: Family) -> bool:

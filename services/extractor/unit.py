@@ -1,37 +1,25 @@
 """One (tenant, service) while we hold its lease: one writer of its budget, its marks, its memory and its sweeps."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from services.contracts.errors import (
     AvesaError,
     ConflictError,
     FencedError,
-    NotFoundError,
-    RetryableError,
     ThrottledError,
     UnauthorizedError,
-    UsageError,
 )
-from services.contracts.integration import Integration
-from services.contracts.log import EventsReadAgain
 from services.contracts.ports import Clock
 from services.contracts.times import seconds_between
-from services.extractor.auth import site_of
-from services.extractor.endpoint import EndpointWork, Family, gathered
-from services.extractor.fetch import Caller, Transport
-from services.extractor.ledger import Desk, open_ledger
-from services.extractor.plan import Spec, specs, with_parents
+from services.extractor.endpoint import EndpointWork, Family
+from services.extractor.ledger import Desk
+from services.extractor.plan import with_parents
 from services.extractor.probe import prove_caller
 from services.extractor.summary import EndpointSummary
 from services.extractor.sweep import can_sweep, sweep, sweep_interval_s
 from services.extractor.tenants import TenantService, accept, refuse
-from services.runtime.leases import Lease
-from services.runtime.publisher import Publisher
-from services.runtime.runtime import Runtime
 
 LEASE_SCOPE: Final = "extract"  # the name is `TenantService.name`
 STOP_S: Final = 10.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
@@ -70,15 +58,15 @@ class Unit:
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         ended = asyncio.ensure_future(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
         lost, stop = asyncio.ensure_future(desk.lease.lost.wait()), asyncio.ensure_future(desk.stopping.wait())
-        grace = asyncio.ensure_future(asyncio.sleep(0))
+        watched: list[asyncio.Future[Any]] = [ended, lost, stop]
         try:
-            await asyncio.wait({ended, lost, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done() and not lost.done():
-                grace = asyncio.ensure_future(desk.runtime.clock.sleep(STOP_S))
-                await asyncio.wait({ended, lost, grace}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                watched.append(asyncio.ensure_future(desk.runtime.clock.sleep(STOP_S)))
+                await asyncio.wait({ended, lost, watched[-1]}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             results = await _cancelled(tasks)
-            await _cancelled([ended, lost, stop, grace])
+            await _cancelled(watched)
         if desk.lease.lost.is_set():
             raise FencedError(f"the lease on {desk.lease.name} is lost")
         for result in results:
@@ -219,84 +207,6 @@ async def _cancelled(tasks: Iterable[asyncio.Future[Any]]) -> list[Any]:
     for task in known:
         task.cancel()
     return await asyncio.gather(*known, return_exceptions=True)
-
-
-@asynccontextmanager
-async def opened(
-    runtime: Runtime,
-    integration: Integration,
-    row: TenantService,
-    lease: Lease,
-    publisher: Publisher,
-    transport: Transport,
-    stopping: asyncio.Event,
-) -> AsyncIterator[Unit]:
-    """The unit of `row`, ready to work; what it knows is saved when the block ends without an error of ours.
-
-    Errors: UsageError, UnauthorizedError: a person must act; FencedError; RetryableError.
-    """
-    credentials = await _secret(runtime, row)
-
-    def alive() -> None:
-        if lease.lost.is_set():
-            raise FencedError(f"the lease on {lease.name} is lost")
-        lease.alive()
-
-    site = site_of(integration, credentials)
-    caller = Caller(runtime, transport, site, integration.limits, (row.tenant_id, row.service), alive)
-    lease.progress = {"unsaved": 0}
-    desk = Desk(
-        runtime=runtime,
-        tenant_id=row.tenant_id,
-        service=row.service,
-        caller=caller,
-        publisher=publisher,
-        lease=lease,
-        stopping=stopping,
-        parallel=integration.limits.concurrency,
-    )
-    _tell_read_again(desk)
-    works: dict[str, EndpointWork] = {}
-    unit: Unit | None = None
-    try:
-        await _open_endpoints(desk, specs(integration), works)
-        unit = Unit(desk, row, works)
-        yield unit
-    finally:
-        try:
-            if unit is not None and not lease.lost.is_set():
-                with contextlib.suppress(ConflictError, RetryableError):
-                    await unit.save()
-        finally:
-            for work in works.values():
-                work.ledger.memory.state.close()
-
-
-async def _open_endpoints(desk: Desk, known: Mapping[str, Spec], works: dict[str, EndpointWork]) -> None:
-    families: dict[str, Family] = {}
-    ledgers = await gathered(open_ledger(desk, spec) for spec in known.values())
-    for spec, ledger in zip(known.values(), ledgers, strict=True):  # parents come first
-        family = families.setdefault(spec.family, Family(spec.family))
-        parent = works[spec.parent.endpoint] if spec.parent is not None else None
-        works[spec.name] = EndpointWork(desk, spec, family, ledger, parent)
-
-
-async def _secret(runtime: Runtime, row: TenantService) -> dict[str, str]:
-    name = row.secret or runtime.names.secret(row.tenant_id, row.service)
-    try:
-        return await runtime.secrets.get(name)
-    except NotFoundError as err:
-        raise UsageError(
-            f"the secret {name} is missing", code="bad_credentials", remedy="Run `avesa setup-service` again."
-        ) from err
-
-
-def _tell_read_again(desk: Desk) -> None:
-    """How much the former owner, who did not let go, had published without saving."""
-    progress = desk.lease.row.get("progress") if desk.lease.taken_over else None
-    unsaved = int(progress.get("unsaved") or 0) if isinstance(progress, dict) else 0
-    if unsaved > 0:
-        desk.runtime.emit(EventsReadAgain(service="extractor", shard=desk.lease.name, count=unsaved))
 
 
 async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:

@@ -59,13 +59,14 @@ def histories(
         by_record.setdefault((family_of(sighting.endpoint), sighting.record_id), []).append(sighting)
     expected: dict[str, dict[Entity, list[History]]] = {}
     for seen in by_record.values():
-        for chosen in _alternatives(seen):
-            found = _history(chosen, rules, to_canonical, tables)
-            if found is not None:
-                entity, history = found
-                alternatives = expected.setdefault(entity.table, {}).setdefault(entity, [])
-                if history not in alternatives:
-                    alternatives.append(history)
+        found = [_history(chosen, rules, to_canonical, tables) for chosen in _alternatives(seen)]
+        entity = next((one[0] for one in found if one is not None), None)
+        if entity is not None:  # where nothing is seen of a record, nothing is expected of it
+            right: list[History] = []
+            for history in (() if one is None else one[1] for one in found):
+                if history not in right:
+                    right.append(history)
+            expected.setdefault(entity.table, {})[entity] = right
     return expected
 
 

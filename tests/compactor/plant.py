@@ -10,7 +10,7 @@ from services.compactor import parquet
 from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Rules, ShardRow, read_row
 from services.compactor.service import Compactor
-from services.contracts.errors import RetryableError
+from services.contracts.errors import FatalError, RetryableError
 from services.contracts.events import CanonicalEvent, ChangeEvent
 from services.contracts.log import Event
 from services.contracts.names import Names
@@ -57,6 +57,7 @@ class Plant:
         self.rules = rules or Rules()
         self.events: list[Event] = []
         self.catalog_is_down = False
+        self.broken_tables: set[str] = set()
         self.calls = 0
         self.calls_max: int | None = None
         self._workers = 0
@@ -103,6 +104,8 @@ class Plant:
     def _history(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:
         if self.catalog_is_down:
             raise RetryableError("the catalog is down")
+        if table.table in self.broken_tables:
+            raise FatalError("the table is broken", code="bad_mapping")
         return self.histories(tenant_id, table)
 
     async def run(self, seconds: float, *, stop: bool = True) -> None:

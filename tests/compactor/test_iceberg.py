@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 
 from services.compactor.iceberg import Warehouse
 from services.compactor.layout import Limits
-from services.compactor.local_table import local_warehouse, merge_events, merge_files, version_rows
+from services.compactor.local_table import LocalGlue, local_warehouse, merge_events, merge_files, version_rows
 from services.compactor.merge import Watermark, grouped, merge
 from services.compactor.open_table import OpenTable
 from services.compactor.parquet import canonical_file, observations
-from services.contracts.errors import ConflictError, FatalError
+from services.contracts.errors import ConflictError, FatalError, RetryableError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows, reading_order
 from services.contracts.schema import CanonicalTable, Column
@@ -103,6 +104,32 @@ def _two_mergers(warehouse: Warehouse) -> None:
     )
     assert rows(warehouse) == folded_rows([seen({"summary": "A"}, 1), *news], TABLES)
     assert warehouse.history(TENANT, TICKETS).watermark.cuts == {"a/0": 2, "b/0": 2, "local/0": 1}
+
+
+class LossyGlue(LocalGlue):
+    """Loses the answer of the next update of the table `loses`: it took effect."""
+
+    loses = ""
+
+    def update_table(self, **request: Any) -> None:
+        super().update_table(**request)
+        if request["TableInput"]["Name"] == self.loses:
+            self.loses = ""
+            raise ConnectionResetError("the answer was lost")
+
+
+@pytest.mark.parametrize("table", ["tickets", "tickets_timeline"])
+def test_a_commit_whose_answer_was_lost_is_found_in_the_table(table: str) -> None:
+    glue, later = LossyGlue(), seen({"summary": "A"}, 2)
+    with local_warehouse(glue=glue) as warehouse:
+        put(warehouse, seen({"summary": "A"}, 1), cut=1)
+        glue.loses = table
+        with pytest.raises(RetryableError):
+            put(warehouse, later, cut=2)
+        found = warehouse.history(TENANT, TICKETS).watermark.covers("local", ["local/0"], 2)
+        assert found is (table == "tickets")
+        put(warehouse, later, cut=2)
+        assert rows(warehouse) == folded_rows([seen({"summary": "A"}, 1), later], TABLES)
 
 
 def test_two_who_create_the_tables_at_once_end_with_one_of_each(warehouse: Warehouse) -> None:

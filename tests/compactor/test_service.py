@@ -8,7 +8,7 @@ import pytest
 from services.compactor import parquet
 from services.compactor.cuts import Rules
 from services.contracts.errors import FatalError, RetryableError
-from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired, RecordsRejected, TableMerged
+from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired, RecordsRejected, Retried, TableMerged
 from services.contracts.partitions import Partition
 from services.contracts.ports import Entry
 from services.contracts.rows import folded_rows
@@ -246,6 +246,51 @@ async def test_a_catalog_that_is_down_delays_merges_and_nothing_else() -> None:
     assert plant.histories.rows() == folded_rows([*HISTORY, *LATER], TABLES)
     (row,) = (await plant.shard_rows(plant.names.canonical_stream)).values()
     assert row.merged == row.cuts
+
+
+async def test_a_part_that_its_hour_has_replaced_is_merged_from_there() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=30))
+    plant.catalog_is_down = True
+    await plant.put(*HISTORY)
+    await plant.run(60)
+    (part,) = plant.keys("/canonical/")
+    folder, _, _ = part.rpartition("/")
+    plant.objects.held[f"{folder}.parquet"] = plant.objects.held.pop(part)
+    plant.catalog_is_down = False
+    await plant.drain()
+    assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+
+
+async def test_a_table_that_fails_holds_up_no_other() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=30))
+    plant.broken_tables = {"tickets"}
+    await plant.put(*HISTORY, *LATER[2:])
+    await plant.run(60)
+    assert plant.histories.rows() == folded_rows(LATER[2:], TABLES)
+    plant.broken_tables = set()
+    await plant.run(60)
+    assert plant.histories.rows() == folded_rows([*HISTORY, *LATER[2:]], TABLES)
+
+
+async def test_a_store_that_refuses_writes_pauses_a_shard_until_it_takes_them_again() -> None:
+    plant = Plant(rules=Rules(cut_idle_s=30))
+    await plant.put(*HISTORY)
+    plant.objects.fail_next("create", RetryableError("no room", code="disk_full"), times=8)
+    await plant.run(400)
+    assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+    assert plant.said(Retried) != []
+
+
+async def test_answers_lost_by_store_and_rows_change_nothing() -> None:
+    for lost in ("create", "write", "delete", "get"):
+        plant = Plant()
+        await plant.put(*HISTORY, read("1", 1))
+        for _ in range(3):
+            plant.objects.lose_next(lost)
+            plant.rows.lose_next(lost)
+        await plant.drain()
+        assert plant.histories.rows() == folded_rows(HISTORY, TABLES), lost
+        assert plant.raw() == [read("1", 1)]
 
 
 @pytest.mark.parametrize("drained", [True, False])

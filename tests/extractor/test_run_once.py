@@ -385,6 +385,22 @@ async def test_a_list_that_is_not_there_is_reported() -> None:
         assert told.code == "not_found"
 
 
+async def test_a_vendor_that_says_nothing_at_all_has_an_empty_list() -> None:
+    async with opened() as world:
+        world.use({"tickets": {**TICKETS, "records": "data.items"}})
+        world.vendor.spoil = lambda _: answered(web.Response(status=204))
+        assert (await world.read()).read == 0
+
+
+async def test_an_answer_of_another_kind_is_told_with_its_request() -> None:
+    async with opened() as world:
+        world.use({"tickets": {**TICKETS, "records": "data.items"}})
+        filled(world)
+        (told,) = (await world.run()).endpoints
+        assert told.code == "bad_answer"
+        assert told.what.startswith("GET tickets after 0: ")
+
+
 async def test_a_vendor_that_ignores_the_key_is_told_from_a_vendor_with_many_records() -> None:
     async with opened() as world:
         filled(world, 100)
@@ -392,6 +408,7 @@ async def test_a_vendor_that_ignores_the_key_is_told_from_a_vendor_with_many_rec
         world.vendor.spoil = lambda _: answered(world.vendor.answer(whole))
         (told,) = (await world.run()).endpoints
         assert told.code == "pages_do_not_advance"
+        assert told.what.startswith("GET tickets after 100: ")
 
 
 async def test_a_redirect_to_another_host_is_not_followed() -> None:

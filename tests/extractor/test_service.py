@@ -234,6 +234,16 @@ async def test_who_lost_the_lease_stops_quietly_and_cannot_save() -> None:
         assert not world.heard(EndpointFailed)
 
 
+async def test_a_service_without_a_mapping_or_endpoints_is_said_once_and_left_alone() -> None:
+    async with opened() as world:
+        await world.connect(service="payroll")
+        world.use({"tickets": {**TICKETS, "enabled": False}})
+        async with running(world):
+            await world.clock.sleep(300)
+        assert [event.code for event in world.heard(EndpointFailed)] == ["unknown_service"]
+        assert world.vendor.asked == []
+
+
 async def test_a_table_that_cannot_be_reached_is_waited_for() -> None:
     async with opened() as world:
         filled(world)
