@@ -308,11 +308,10 @@ def _show_history(screen: Screen, entity: Entity, now: UtcTime) -> None:
 
 
 def _lasted(step: Step, now: UtcTime) -> str:
-    if step.until is not None:
-        length = rough(seconds_between(step.at, step.until))
-        return f"held {length}" if step.row is not None else f"gone for {length}"
-    length = rough(seconds_between(step.at, now))
-    return f"holds since {length}" if step.row is not None else f"gone since {length}"
+    length = rough(seconds_between(step.at, step.until or now))
+    if step.row is None:
+        return f"gone for {length}"
+    return f"held {length}" if step.until else f"current for {length}"
 
 
 def _cut(value: object) -> str:

@@ -4,14 +4,15 @@ Pure: the same rows at the same time make the same standing. Nothing here knows 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from services.cli.ages import rough, shown_time
+from services.cli.ages import ago, rough
+from services.cli.letters import Letters
 from services.cli.screen import counted
-from services.cli.stages import Letters, ShardLook, Stage, quiet_for
+from services.cli.stages import Life, Stage
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
 from services.contracts.times import UtcTime, seconds_between
@@ -25,6 +26,7 @@ DONE, IN_PART = 0, 3
 MARKS_SAVED_S: Final = 300.0  # marks that move over nothing new are saved so often: extractor/ledger.py, IDLE_SAVE_S
 SLACK_S: Final = 300.0  # for a slow vendor, a throttled one, a worker that takes over
 STARTING_S: Final = 60.0  # until a running extractor has noticed a new service: extractor/service.py, SCAN_S
+SILENT_MAX_S: Final = 120.0  # lease times in which any living worker would have taken over
 READING_S: Final = 900.0  # a long pass saves every half minute; so long without is no pass
 NAMES_SHOWN_MAX: Final = 3
 # What passes by itself; the extractor tries again with growing pauses, at most a quarter of an hour.
@@ -55,7 +57,8 @@ class EndpointStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="endpo
 
 
 class ServiceStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="service"):
-    """One connected service. `read_at` and `swept_at` are the oldest of its endpoints'; `owner` reads it now."""
+    """One connected service. `read_at` and `swept_at` are the oldest of its endpoints'; `owner` reads it now;
+    `starting`: connected, changed or resumed so lately that a running extractor may not have noticed."""
 
     tenant_id: str
     service: str
@@ -66,9 +69,10 @@ class ServiceStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="servic
     swept_at: UtcTime | None
     owner: str | None
     epoch: int
-    quiet_s: float | None
+    life: Life | None
     why: str = ""
-    since: UtcTime | None = None
+    refused_at: UtcTime | None = None
+    starting: bool = False
 
     @property
     def name(self) -> str:
@@ -96,11 +100,14 @@ class Trouble(msgspec.Struct, frozen=True, tag_field="kind", tag="trouble"):
     remedy: str
 
 
+Read = tuple[ServiceStanding, tuple[EndpointStanding, ...]]
+
+
 class Seen(msgspec.Struct, frozen=True):
     """Everything one look found."""
 
     at: UtcTime
-    services: tuple[tuple[ServiceStanding, tuple[EndpointStanding, ...]], ...]
+    services: tuple[Read, ...]
     unreadable: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     letters: tuple[Letters, ...] = ()
@@ -124,8 +131,8 @@ def service_standing(
     lease: Row,
     interval_s: float | None,
     now: UtcTime,
-    quiet_s: float | None = None,
-) -> tuple[ServiceStanding, tuple[EndpointStanding, ...]]:
+    life: Life | None = None,
+) -> Read:
     """How a connected service and each of its endpoints stand.
 
     `marked` are its LastUpdated rows by endpoint; `interval_s` is how often the fleet reads where the row does not say.
@@ -150,9 +157,10 @@ def service_standing(
         min(sweeps, default=None),
         owner,
         int(lease.get("epoch", 0)),
-        quiet_s,
-        why=row.status_what if row.status == "reconnect needed" else "",
-        since=row.status_at or None if row.status == "reconnect needed" else None,
+        life,
+        row.status_what if row.status == "reconnect needed" else "",
+        row.status_at or None if row.status == "reconnect needed" else None,
+        _within(STARTING_S, row.updated_at, now),
     )
     return service, endpoints
 
@@ -175,17 +183,17 @@ def _endpoint(
         marks = Marks()  # of another release: read again from the start
     every_s = interval_s or spec.endpoint.interval_s
     late = marks.fresh is not None and seconds_between(marks.fresh, now) > 2 * every_s + MARKS_SAVED_S + SLACK_S
-    reading = _within(READING_S, held.get("saved_at"), now) and (marks.walk is not None or marks.fresh is None)
+    # A pass under way saves now and then; the first after a change may be about to.
+    passing = _within(READING_S, held.get("saved_at"), now) and (marks.walk is not None or marks.fresh is None)
+    reading = passing or (owned and _within(READING_S, row.updated_at, now))
     code = str(held.get("failed_code") or "")
-    state: State
+    state: State = "up to date"
     if not row.enabled:
         state = "paused"
     elif code:
         state = "failing"
-    elif marks.fresh is None:
-        state = "reading" if reading or (owned and _within(READING_S, row.created_at, now)) else "not read yet"
-    else:
-        state = "up to date" if not late else "reading" if reading else "behind"
+    elif late or marks.fresh is None:
+        state = "reading" if reading else "behind" if late else "not read yet"
     return EndpointStanding(
         row.tenant_id,
         row.service,
@@ -232,9 +240,11 @@ def _quiet_verdict(seen: Seen) -> str:
         busy.append(f"{more}{counted(waiting, 'event')} on the way to the lake")
     if any(stage.uncut_since or stage.unmerged for stage in seen.stages):
         busy.append("new files about to be merged")
-    for state, what in (("reading", "being read for the first time"), ("not read yet", "about to be read")):
-        if states[state]:  # type: ignore[index]
-            busy.append(f"{counted(states[state], 'service')} {what}")  # type: ignore[index]
+    if states["reading"]:
+        busy.append(f"{counted(states['reading'], 'service')} being read for the first time in a while")
+    if states["not read yet"]:
+        begins = "a running extractor begins within a minute; without one: avesa run --once"
+        busy.append(f"{counted(states['not read yet'], 'new service')} ({begins})")
     paused = f" ({counted(states['paused'], 'service')} paused)" if states["paused"] else ""
     return ("at work: " + ", ".join(busy) if busy else "everything is up to date") + paused
 
@@ -250,6 +260,7 @@ def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
     yield from (Trouble(what, "Run `avesa setup-service` again, or remove the row.") for what in seen.unreadable)
     yield from _refused([service for service, _ in reads], now)
     yield from _not_read(reads, now)
+    yield from _silent([service for service, _ in reads], seen.stages)
     for service, endpoints in reads:
         yield from _failing(service, endpoints, now)
         yield from _unswept(service, endpoints, now)
@@ -272,16 +283,14 @@ def _held_up(stage: Stage, now: UtcTime) -> Iterator[Trouble]:
         return
     events = f"{'more than ' if stage.more else ''}{counted(stage.events, 'event')}"
     held = f"{events} of {stage.stream}" if stage.events else f"what was read of {stage.stream}"
-    since = f"waits since {shown_time(late.since)}" if late.since else "waits"
     if late.owned:
         yield Trouble(
-            f"{held} {since}: the {stage.service} is {rough(late.age_s)} behind",
-            "Its log says why (a merge that fails, a throttled stream). `avesa status --watch` shows whether it lives; "
-            "more workers share the shards.",
+            f"the {stage.service} is {rough(late.age_s)} behind with {held}",
+            "Its log says why (a merge that fails, a throttled stream); more workers share the shards.",
         )
     else:
         yield Trouble(
-            f"{held} {since} and no {stage.service} runs",
+            f"no {stage.service} runs, and {held} has waited {rough(late.age_s)} for one",
             f"Start `avesa {stage.service}` (or `avesa up`), or `avesa run --once`.",
         )
 
@@ -289,10 +298,10 @@ def _held_up(stage: Stage, now: UtcTime) -> Iterator[Trouble]:
 def _refused(services: Iterable[ServiceStanding], now: UtcTime) -> Iterator[Trouble]:
     for service in services:
         if service.state == "reconnect needed":
-            since = f" since {rough(seconds_between(service.since, now))}" if service.since else ""
+            since = f", {ago(service.refused_at, now)}" if service.refused_at else ""
             why = f" ({service.why})" if service.why else ""
             yield Trouble(
-                f"the credentials of {service.name} are refused{since}{why}",
+                f"the credentials of {service.name} were refused{since}{why}",
                 f"Store new ones: avesa setup-service {service.options}",
             )
         elif service.state == "no mapping":
@@ -302,47 +311,50 @@ def _refused(services: Iterable[ServiceStanding], now: UtcTime) -> Iterator[Trou
             )
 
 
-def _not_read(
-    reads: Sequence[tuple[ServiceStanding, tuple[EndpointStanding, ...]]], now: UtcTime
-) -> Iterator[Trouble]:
-    """Services that nobody reads in one line, those whose reader is late one by one."""
-    idle, silent = [], []
-    for service, endpoints in reads:
-        if service.state == "reconnect needed":
-            continue
-        behind = [one for one in endpoints if one.state in ("behind", "not read yet")]
-        if not behind:
-            continue
-        (idle if service.owner is None else silent).append((service, behind))
-    idle = [(service, behind) for service, behind in idle if not _starting(service)]
+def _not_read(reads: Iterable[Read], now: UtcTime) -> Iterator[Trouble]:
+    """Services that nobody reads in one line, then those whose reader is late, one by one."""
+    behind = [
+        (service, found)
+        for service, endpoints in reads
+        if not service.starting
+        and service.state != "reconnect needed"
+        and (found := [one for one in endpoints if one.state in ("behind", "not read yet")])
+    ]
+    idle = [(service, found) for service, found in behind if service.owner is None]
     if idle:
-        oldest = min((one.read_at for _, behind in idle for one in behind if one.read_at), default=None)
-        last = f"last read {rough(seconds_between(oldest, now))} ago" if oldest else "never read"
+        read = [one.read_at for _, found in idle for one in found if one.read_at]
+        last = f"last read {ago(min(read), now)}" if read else "never read yet"
         yield Trouble(
             f"nobody reads {_some(service.name for service, _ in idle)}: {last}",
             "Start `avesa extractor` (or `avesa up`), or `avesa run --once`.",
         )
-    for service, behind in silent:
-        never = [one.endpoint for one in behind if one.read_at is None]
-        read = [one.read_at for one in behind if one.read_at]
-        told = [f"{_some(one.endpoint for one in behind if one.read_at)} not since "
-                f"{rough(seconds_between(min(read), now))}"] if read else []
-        told += [f"{_some(never)} never"] if never else []
-        dead = quiet_for(service.quiet_s)
+    for service, found in behind:
+        if service.owner is None:
+            continue
+        told = [f"{one.endpoint} {'last read ' + ago(one.read_at, now) if one.read_at else 'never'}" for one in found]
         yield Trouble(
-            f"{service.name} is behind: read {', '.join(told)}{dead}",
-            f"Its owner is {service.owner}: see its log; `avesa status --watch` shows whether it lives.",
+            f"{counted(len(found), 'endpoint')} of {service.name} not up to date: {_some(told)}",
+            f"Its extractor (worker {service.owner}) may be slow, dead, or without these mapping files: see its log; "
+            "`avesa status --watch` shows whether it lives.",
         )
 
 
-def _starting(service: ServiceStanding) -> bool:
-    """Connected a moment ago: a running extractor has not noticed yet."""
-    return service.state == "not read yet" and service.since is not None
+def _silent(services: Iterable[ServiceStanding], stages: Iterable[Stage]) -> Iterator[Trouble]:
+    """Owners that died: whoever runs besides takes over soon; told only after watching for a while."""
+    dead: dict[str, float] = {}
+    held = [(one.owner, one.life) for one in services]
+    held += [(shard.owner, shard.life) for stage in stages for shard in stage.shards]
+    for owner, life in held:
+        if owner is not None and life is not None and not life.alive and life.quiet_s > SILENT_MAX_S:
+            dead[owner] = max(life.quiet_s, dead.get(owner, 0.0))
+    for owner, quiet_s in dead.items():
+        yield Trouble(
+            f"worker {owner} has shown no life for {rough(quiet_s)}, and nobody takes over its work",
+            "Start the service again: `avesa up`, or the one that is missing below.",
+        )
 
 
-def _failing(
-    service: ServiceStanding, endpoints: Iterable[EndpointStanding], now: UtcTime
-) -> Iterator[Trouble]:
+def _failing(service: ServiceStanding, endpoints: Iterable[EndpointStanding], now: UtcTime) -> Iterator[Trouble]:
     failing = [
         one
         for one in endpoints
@@ -352,7 +364,7 @@ def _failing(
         return
     first = failing[0]
     reads = [one.read_at for one in failing if one.read_at]
-    last = f", last read {rough(seconds_between(min(reads), now))} ago" if reads else ", never read"
+    last = f", last read {ago(min(reads), now)}" if reads else ", never read"
     names = _some(f"{one.endpoint} ({one.code})" for one in failing)
     yield Trouble(
         f"{counted(len(failing), 'endpoint')} of {service.name} cannot be read: {names}{last}",
@@ -367,7 +379,7 @@ def _unswept(service: ServiceStanding, endpoints: Iterable[EndpointStanding], no
     if swept:
         yield Trouble(
             f"deleted records of {service.name} go unnoticed: {_some(one.endpoint for one in late)} last swept "
-            f"{rough(seconds_between(min(swept), now))} ago",
+            f"{ago(min(swept), now)}",
             f"`avesa run --once {service.options}` sweeps now and says what fails.",
         )
 

@@ -24,14 +24,14 @@ Reason = Literal["hour", "end", "bytes", "idle", "age", "request"]
 class Rules(msgspec.Struct, frozen=True):
     """When what was read is spooled and when it is cut.
 
-    Units: `cut_bytes` counts envelopes as they lie in the stream, compressed; it bounds what a shard holds in memory.
-    `retention_s` is how long the stream keeps a record.
+    Units: `cut_bytes` counts envelopes as they lie in the stream, compressed: about 30,000 events; it bounds what a
+           shard holds in memory. `retention_s` is how long the stream keeps a record.
     """
 
     spool_age_max_s: float = 60.0
     cut_age_max_s: float = 300.0
     cut_idle_s: float = 120.0
-    cut_bytes: int = 8 << 20
+    cut_bytes: int = 4 << 20
     retention_s: float = 7 * 86_400.0
 
 

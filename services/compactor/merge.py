@@ -104,6 +104,14 @@ class Merged(msgspec.Struct, frozen=True):
     rows_removed: int = 0
     remembered: int = 0
 
+    def __add__(self, other: "Merged") -> "Merged":
+        return Merged(
+            self.observations + other.observations,
+            self.rows_written + other.rows_written,
+            self.rows_removed + other.rows_removed,
+            self.remembered + other.remembered,
+        )
+
 
 class Change(msgspec.Struct, frozen=True):
     """What folding a batch into one entity changes."""

@@ -5,17 +5,18 @@ fails waits and is tried again, and holds up no other; a table without news cost
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
+import pyarrow as pa
 
 from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Part
 from services.compactor.cutting import ShardCutter
 from services.compactor.merge import HistoryTables, Merged, Watermark, grouped, merge
-from services.compactor.parquet import observations
+from services.compactor.parquet import observations, read
 from services.compactor.tables import Tables
 from services.contracts.errors import AvesaError, ConflictError, FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Retried, TableMerged, WaitingFor
@@ -30,7 +31,7 @@ SCOPE: Final = "merge"
 POLL_S: Final = 1.0
 TABLES_AT_ONCE: Final = 2
 CONFLICTS_MAX: Final = 3  # in a row, then later: somebody else is at it
-STEP_OBSERVATIONS: Final = 100_000  # of one merge: a bound on memory
+STEP_OBSERVATIONS: Final = 25_000  # of one merge: a bound on memory, 350 MB with a hundred columns
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 SAID_AFTER: Final = 5  # failures of a table in a row before it is said aloud
 DRAIN_LEASE_TIMES: Final = 1.5
@@ -255,20 +256,49 @@ def merge_parts(
 
     Errors: ConflictError after `CONFLICTS_MAX` in a row, RetryableError, FatalError.
     """
-    for attempt in range(CONFLICTS_MAX):
-        try:
+    for _ in range(CONFLICTS_MAX - 1):
+        with suppress(ConflictError):
+            return _merge_parts(histories, tenant_id, table, step, data, now)
+    return _merge_parts(histories, tenant_id, table, step, data, now)
+
+
+def _merge_parts(
+    histories: Histories,
+    tenant_id: str,
+    table: CanonicalTable,
+    step: Sequence[Pending],
+    data: Sequence[bytes],
+    now: UtcTime,
+) -> Merged:
+    history = histories(tenant_id, table)
+    news = [(one, part) for one, part in zip(step, data, strict=True) if not _covered(history, one)]
+    if not news:
+        return Merged()  # the commit took effect, its answer was lost
+    total = Merged()
+    before, after = Watermark(news[0][0].stream, {}), _watermark(one for one, _ in news)
+    several = list(batches(part for _, part in news))
+    for batch in several:  # a part too large for one merge takes several; the last of them sets the watermark
+        if total.observations:
             history = histories(tenant_id, table)
-            news = [(one, part) for one, part in zip(step, data, strict=True) if not _covered(history, one)]
-            if not news:
-                return Merged()  # the commit took effect, its answer was lost
-            batch = grouped(seen for _, part in news for seen in observations(part, table))
-            merged = merge(history, tenant_id, table, batch, _watermark(one for one, _ in news))
-            history.maintain(now)
-            return merged
-        except ConflictError:
-            if attempt == CONFLICTS_MAX - 1:
-                raise
-    raise AssertionError("unreachable")
+        seen = grouped(seen for part in batch for seen in observations(part, table))
+        total += merge(history, tenant_id, table, seen, after if batch is several[-1] else before)
+    history.maintain(now)
+    return total
+
+
+def batches(parts: Iterable[bytes], rows_max: int = STEP_OBSERVATIONS) -> Iterator[list[pa.Table]]:
+    """The rows of the parts in batches of at most `rows_max`, none empty."""
+    batch: list[pa.Table] = []
+    room = rows_max
+    for part in parts:
+        rows = read(part)
+        while rows.num_rows > room:
+            yield [*batch, rows.slice(0, room)]
+            batch, rows, room = [], rows.slice(room), rows_max
+        batch.append(rows)
+        room -= rows.num_rows
+    if batch:
+        yield batch
 
 
 def _covered(history: HistoryTables, one: Pending) -> bool:

@@ -254,9 +254,8 @@ def _canonical_event(fields: Mapping[str, Any], row: Mapping[str, Any], table: s
     return CanonicalEvent(**{**named, "table": table, "changed": changed, "row": body})
 
 
-def observations(data: bytes, table: CanonicalTable) -> list[tuple[Key, Observation[Values | None]]]:
-    """What the fold sees of a canonical file, each with the entity it is about."""
-    held = read(data)
+def observations(held: pa.Table, table: CanonicalTable) -> list[tuple[Key, Observation[Values | None]]]:
+    """What the fold sees of rows of a canonical file, each with the entity it is about."""
     rows = rows_from_arrow(held, column_kinds(table), nulls=False)
     column: Callable[[str], list[Any]] = lambda name: from_arrow(held.column(name), OBSERVATION_FIELDS[name])  # noqa: E731
     keys = zip(column("service"), column("family"), column("record_id"), strict=True)

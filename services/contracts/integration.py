@@ -215,6 +215,14 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = "parent_id"
 
 
+class DropItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Items of the list at `path` that never leave the extractor: those whose text at `test` is one of `equals`."""
+
+    path: Path
+    test: Path
+    equals: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One list of the vendor's API.
 
@@ -245,8 +253,8 @@ class Integration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One vendor. `pagination`, `incremental`, `deletes` and `updated_at` are the defaults of its endpoints.
 
     `base_url` is a template; where the user's credential already ends with the path that follows it, it is not added
-    twice. `tick_s` is the precision of the vendor's modification times. `described_by` names the vendor's published
-    description, for a reader and for `avesa mapping conform`.
+    twice. `drop_items` hold for the records of every endpoint. `tick_s` is the precision of the vendor's modification
+    times. `described_by` names the vendor's published description, for a reader and for `avesa mapping conform`.
     """
 
     service: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+$")]
@@ -263,6 +271,7 @@ class Integration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deletes: Deletes = NoDeletes()
     updated_at: Path | None = None
     custom_fields: CustomFields | None = None
+    drop_items: list[DropItems] = []
     tick_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     described_by: str = ""
 

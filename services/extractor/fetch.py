@@ -59,12 +59,13 @@ class Answer(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
 
 
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds: to connect, between two bytes, for a whole answer."""
+class Bounds(msgspec.Struct, frozen=True):
+    """Of one request: the time to connect, between two bytes and for a whole answer, and the answer's size."""
 
     connect_s: float = 10.0
     silence_s: float = 60.0
     whole_s: float = 300.0
+    body_bytes: int = BODY_BYTES_MAX
 
 
 class Transport(Protocol):
@@ -78,16 +79,17 @@ class Transport(Protocol):
 class Http:
     """`Transport` over the network. Keeps no cookie: customers share nothing."""
 
-    def __init__(self, timeouts: Timeouts | None = None) -> None:
-        self._timeouts = timeouts or Timeouts()
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        times = self._timeouts
+        bounds = self._bounds
+        timeout = aiohttp.ClientTimeout(total=bounds.whole_s, sock_connect=bounds.connect_s, sock_read=bounds.silence_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=times.whole_s, sock_connect=times.connect_s, sock_read=times.silence_s),
+            timeout=timeout,
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
         )
         return self
@@ -125,8 +127,9 @@ class Http:
         size = 0
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):  # already decompressed
             size += len(chunk)
-            if size > BODY_BYTES_MAX:
-                raise RejectedError(f"{source}: an answer of more than {BODY_BYTES_MAX} bytes", code="too_large")
+            if size > self._bounds.body_bytes:
+                what = f"{source}: an answer of more than {self._bounds.body_bytes} bytes"
+                raise RejectedError(what, code="too_large")
             chunks.append(chunk)
         return b"".join(chunks)
 

@@ -16,7 +16,7 @@ from services.contracts.integration import (
     Sweep,
 )
 from services.extractor.raw_json import cuts_of, split_path
-from services.extractor.records import Rules
+from services.extractor.records import ItemRule, Rules
 from services.extractor.templates import names_in
 
 
@@ -80,6 +80,10 @@ def spec_of(integration: Integration, name: str) -> Spec:
         updated_at=None if updated_at is None else split_path(updated_at),
         records=split_path(endpoint.records),
         drop=cuts_of(split_path(path) for path in endpoint.drop),
+        drop_items=tuple(
+            ItemRule(split_path(rule.path), split_path(rule.test), frozenset(rule.equals))
+            for rule in integration.drop_items
+        ),
         key=split_path(pagination.key) if isinstance(pagination, Keyset) else None,
     )
     return Spec(

@@ -4,9 +4,11 @@ Decoding and encoding again would change `1.0e0`, `1.10` and 30-digit numbers; h
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+
+from services.contracts.json_text import without_lone_surrogates
 
 KeyPath = tuple[str, ...]
 Cuts = dict[str, "Cuts | None"]  # what to leave out, as a tree; None: all of it
@@ -17,12 +19,6 @@ _text = msgspec.json.Decoder(str).decode
 _spell = msgspec.json.Encoder().encode
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+|"', re.DOTALL)
-# Every escape of a string is matched whole, so that `\\ud800` (a backslash and five letters) is left alone.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
-)
-_SURROGATE_BYTES = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # a surrogate written as UTF-8, which UTF-8 forbids
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -46,12 +42,6 @@ def compact(data: bytes) -> bytes:
         return msgspec.json.format(data, indent=-1)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as err:
         raise UnreadableError(f"{type(err).__name__}: {err}") from err
-
-
-def without_lone_surrogates(data: bytes) -> bytes:
-    """Halves of a surrogate pair, which no text may hold, become U+FFFD; all else stays."""
-    repaired = _ESCAPE.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(0), data)
-    return _SURROGATE_BYTES.sub(_REPLACEMENT, repaired)
 
 
 def value_at(data: bytes, path: KeyPath) -> bytes | None:
@@ -140,6 +130,22 @@ def without(data: bytes, cuts: Cuts) -> bytes:
             inner = cuts.get(str(place), every)
             items.append(b"null" if inner is None else without(bytes(item), {**every, **inner}))
         return b"[" + b",".join(items) + b"]"
+    return data
+
+
+def without_items(data: bytes, path: KeyPath, dropped: Callable[[bytes], bool]) -> bytes:
+    """Readable, compact JSON without those items of the list at `path` that are to be `dropped`."""
+    if path and data[:1] == b"{":
+        return (
+            b"{"
+            + b",".join(
+                name + (without_items(value, path[1:], dropped) if key == path[0] else value)
+                for key, name, value in _object_members(data)
+            )
+            + b"}"
+        )
+    if not path and data[:1] == b"[":
+        return b"[" + b",".join(item for item in map(bytes, _list(data)) if not dropped(item)) + b"]"
     return data
 
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 
 from services.contracts.errors import Code, RetryableError
+from services.contracts.json_text import without_lone_surrogates
 from services.contracts.times import UtcTime, read_time, shifted, utc_text
 from services.extractor.pagination import Turn
 from services.extractor.raw_json import (
@@ -27,13 +28,24 @@ from services.extractor.raw_json import (
     value_at,
     values_at,
     without,
-    without_lone_surrogates,
+    without_items,
 )
 
 RECORD_BYTES_MAX = 20_000_000
 FUTURE_MAX_S = 86_400.0  # a stamp further ahead is no stamp
 MILLISECONDS_FROM = 100_000_000_000  # as seconds that would be the year 5138, as milliseconds 1973
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ItemRule(msgspec.Struct, frozen=True):
+    """Items of the list at `path` that are left out: those whose text at `test` is one of `equals`."""
+
+    path: KeyPath
+    test: KeyPath
+    equals: frozenset[str]
+
+    def drops(self, item: bytes) -> bool:
+        return scalar_text(value_at(item, self.test)) in self.equals
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -44,6 +56,7 @@ class Rules(msgspec.Struct, frozen=True):
     updated_at: KeyPath | None = None
     records: KeyPath = ()
     drop: Cuts = {}
+    drop_items: tuple[ItemRule, ...] = ()
     key: KeyPath | None = None
 
 
@@ -99,12 +112,14 @@ def read_page(body: bytes, rules: Rules, observed_at: UtcTime) -> RecordPage:
     """The records of one answer. Errors: RetryableError `bad_answer`."""
     items, unreadable = open_answer(body, rules.records)
     records: list[VendorRecord] = []
-    bad: list[BadRecord] = [BadRecord("payload_unreadable", reason, data) for data, reason in unreadable]
+    bad = [BadRecord("payload_unreadable", reason, _withheld(data, rules)) for data, reason in unreadable]
     keys: list[str] = []
     latest_at = shifted(observed_at, seconds=FUTURE_MAX_S)
     for item in items:
         if len(item) > RECORD_BYTES_MAX:
-            bad.append(BadRecord("too_large", f"{len(item)} bytes, more than {RECORD_BYTES_MAX}", item))
+            what = f"{len(item)} bytes, more than {RECORD_BYTES_MAX}"
+            bad.append(BadRecord("too_large", what, _without_dropped(item, rules)))
+            _note_key(value_at(item, rules.key or ()), rules, keys)
             continue
         found = _read_record(item, rules, latest_at, keys)
         if isinstance(found, VendorRecord):
@@ -170,15 +185,32 @@ def _read_record(item: bytes, rules: Rules, latest_at: UtcTime, keys: list[str])
     _note_key(key, rules, keys)
     record_id = record_id_of(parts, rules.composite)
     if record_id is None:
-        return BadRecord("missing_key", f"nothing to know it by at {_shown(rules.record_id)}", item)
+        what = f"nothing to know it by at {_shown(rules.record_id)}"
+        return BadRecord("missing_key", what, _without_dropped(item, rules))
     stamp = None
     if rules.updated_at is not None:
         try:
             stamp = read_stamp(stamped, latest_at)
         except ValueError as err:
-            return BadRecord("unreadable_time", f"{_shown([rules.updated_at])}: {err}", item, record_id)
-    payload = without(item, rules.drop) if rules.drop else item
+            what = f"{_shown([rules.updated_at])}: {err}"
+            return BadRecord("unreadable_time", what, _without_dropped(item, rules), record_id)
+    payload = _without_dropped(item, rules)
     return VendorRecord(record_id, payload, digest_of(payload), stamp)
+
+
+def _without_dropped(item: bytes, rules: Rules) -> bytes:
+    """A readable record without what must never leave us, be it to the stream or to a dead letter."""
+    left = without(item, rules.drop) if rules.drop else item
+    for rule in rules.drop_items:
+        left = without_items(left, rule.path, rule.drops)
+    return left
+
+
+def _withheld(data: bytes, rules: Rules) -> bytes:
+    """An unreadable record as a dead letter may hold it: nobody can tell where in it the password stands."""
+    if not rules.drop and not rules.drop_items:
+        return data
+    return f"withheld: {len(data)} bytes, digest {digest_of(data).hex()}".encode()
 
 
 def record_id_of(parts: Sequence[bytes | None], composite: bool) -> str | None:

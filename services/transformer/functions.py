@@ -56,9 +56,29 @@ def lower(text: Any) -> str | None:
     return None if text is None else text_of(text).lower()
 
 
+def default_email(items: Any) -> str | None:
+    """Of a list of ways to reach somebody (`communicationType`, `value`, `defaultFlag`) the default e-mail address."""
+    if items is None:
+        return None
+    if not isinstance(items, list):
+        raise UnfitError("expected a list of ways to reach somebody")
+    addresses = (item for item in items if isinstance(item, dict) and item.get("communicationType") == "Email")
+    default = next((item.get("value") for item in addresses if item.get("defaultFlag") is True), None)
+    return None if default is None else text_of(default)
+
+
 FUNCTIONS: Final[Mapping[str, Function]] = {
     function.__name__: function
-    for function in (join_space, join_comma, minutes_to_hours, seconds_to_hours, epoch_s, epoch_ms, lower)
+    for function in (
+        join_space,
+        join_comma,
+        minutes_to_hours,
+        seconds_to_hours,
+        epoch_s,
+        epoch_ms,
+        lower,
+        default_email,
+    )
 }
 
 

@@ -12,6 +12,7 @@ from services.contracts.errors import RejectedError
 from services.contracts.events import CanonicalEvent, ChangeEvent, Evidence, Op, ServiceName, TenantId
 from services.contracts.fold import Scd
 from services.contracts.integration import integration_name
+from services.contracts.json_text import without_lone_surrogates
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.rows import Entity, entity_of
 from services.contracts.times import read_time
@@ -58,7 +59,7 @@ _decode = msgspec.json.Decoder(WrittenEvent).decode
 def read_event(line: bytes) -> ChangeEvent:
     """One line of a file. Errors: RejectedError saying what is wrong with it."""
     try:
-        written = _decode(line)
+        written = _written(line)
         record_id = _record_id(written.record_id)
         effective_at = None if written.effective_at is None else read_time(written.effective_at)
         observed_at = effective_at if written.observed_at is None else read_time(written.observed_at)
@@ -80,6 +81,16 @@ def read_event(line: bytes) -> ChangeEvent:
         written.source,
         msgspec.UNSET if written.op == "delete" else written.payload,
     )
+
+
+def _written(line: bytes) -> WrittenEvent:
+    try:
+        return _decode(line)
+    except msgspec.DecodeError:
+        repaired = without_lone_surrogates(line)
+        if repaired == line:
+            raise
+        return _decode(repaired)
 
 
 def _record_id(written: str | int | list[str | int]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from services.contracts.errors import RejectedError
+from services.contracts.json_text import without_lone_surrogates
 from services.contracts.schema import ColumnType
 from services.contracts.times import read_time
 
@@ -35,12 +36,6 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _UTC = re.compile(r"(\d{4}-\d\d-\d\d)[T ]((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.(\d+))?Z", re.ASCII)
-# Every escape of JSON text in turn, so that a backslash is never read twice: a pair of surrogates, a lone one, another.
-_ESCAPE = re.compile(
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
-)
-_SURROGATE_BYTES = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # a surrogate written as UTF-8, which UTF-8 forbids
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 class UnfitError(ValueError):
@@ -66,8 +61,7 @@ def _decode(payload: bytes | msgspec.Raw) -> Any:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         text = bytes(payload)
-        repaired = _ESCAPE.sub(lambda found: rb"\ufffd" if found[2] is not None else found[0], text)
-        repaired = _SURROGATE_BYTES.sub(_REPLACEMENT, repaired)
+        repaired = without_lone_surrogates(text)
         if repaired == text:
             raise
         return _decoder.decode(repaired)

@@ -50,7 +50,7 @@ def shard(name: str) -> Shard:
         (OpenFiles(1, since=0, last_at=0), 120, "idle"),
         (OpenFiles(1, since=0, last_at=250), 299, None),
         (OpenFiles(1, since=0, last_at=250), 300, "age"),
-        (OpenFiles(8 << 20, since=0, last_at=0), 0, "bytes"),
+        (OpenFiles(4 << 20, since=0, last_at=0), 0, "bytes"),
     ],
 )
 def test_open_files_are_closed_when_quiet_old_or_large(held: OpenFiles | None, now: float, why: str | None) -> None:

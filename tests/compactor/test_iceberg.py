@@ -13,7 +13,7 @@ from services.compactor.layout import Limits
 from services.compactor.local_table import LocalGlue, local_warehouse, merge_events, merge_files, version_rows
 from services.compactor.merge import Watermark, grouped, merge
 from services.compactor.open_table import OpenTable
-from services.compactor.parquet import canonical_file, observations
+from services.compactor.parquet import canonical_file, observations, read
 from services.contracts.errors import ConflictError, FatalError, RetryableError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows, reading_order
@@ -88,7 +88,7 @@ def test_of_two_mergers_of_one_table_in_glue_one_is_refused_and_then_right(setti
 
 def _two_mergers(warehouse: Warehouse) -> None:
     def batch(event: CanonicalEvent) -> dict[str, object]:
-        return {"batch": grouped(observations(canonical_file([event], TICKETS, {}), TICKETS))}
+        return {"batch": grouped(observations(read(canonical_file([event], TICKETS, {})), TICKETS))}
 
     news = [seen({"summary": "B"}, 2), seen({"summary": "C"}, 3)]
     fast, slow = warehouse.history(TENANT, TICKETS), warehouse.history(TENANT, TICKETS)

@@ -72,7 +72,7 @@ def test_a_canonical_file_gives_back_its_events() -> None:
 
 def test_what_the_fold_sees_of_a_file_is_what_it_sees_of_its_events() -> None:
     events = [seen({"summary": "B", "views": 1}, 2), seen({}, 3), seen(None, 4)]
-    found = parquet.observations(parquet.canonical_file(events, TICKETS, {}), TICKETS)
+    found = parquet.observations(parquet.read(parquet.canonical_file(events, TICKETS, {})), TICKETS)
     assert found == [(("connectwise", "tickets", "1"), observation_of(event)) for event in events]
 
 

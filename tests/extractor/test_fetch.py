@@ -21,7 +21,7 @@ from services.contracts.integration import Limits
 from services.contracts.log import Retried, VendorThrottled
 from services.extractor import fetch
 from services.extractor.auth import Site
-from services.extractor.fetch import Answer, Caller, Calls, Patience, Timeouts, error_of, read_retry_after, what_it_says
+from services.extractor.fetch import Answer, Bounds, Caller, Calls, Patience, error_of, read_retry_after, what_it_says
 from services.extractor.records import Rules, read_ids
 from services.extractor.requests import Request
 from tests.extractor.world import START, World, answered, opened
@@ -123,9 +123,8 @@ async def test_a_compressed_answer_is_opened() -> None:
         assert (await caller(world).get(asks(world), text)).value == "hello"
 
 
-async def test_a_body_that_grows_beyond_its_bound_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "BODY_BYTES_MAX", 1_000_000)
-    async with opened() as world:
+async def test_a_body_that_grows_beyond_its_bound_is_not_read() -> None:
+    async with opened(Bounds(body_bytes=1_000_000)) as world:
         bomb = web.Response(body=gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"})
         world.vendor.spoil = lambda _: answered(bomb)
         with pytest.raises(RejectedError) as raised:
@@ -177,7 +176,7 @@ async def test_an_answer_that_cannot_be_read_is_tried_again() -> None:
 
 
 async def test_a_page_slower_than_any_timeout_is_given_up_and_tried_again() -> None:
-    async with opened(Timeouts(silence_s=0.05)) as world:
+    async with opened(Bounds(silence_s=0.05)) as world:
         released = asyncio.Event()
 
         async def slow() -> web.StreamResponse:

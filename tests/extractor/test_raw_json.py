@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.contracts.json_text import without_lone_surrogates
 from services.extractor.raw_json import (
     CutOffError,
     UnreadableError,
@@ -18,7 +19,7 @@ from services.extractor.raw_json import (
     value_at,
     values_at,
     without,
-    without_lone_surrogates,
+    without_items,
 )
 
 KEYS = st.sampled_from(["a", "b", "secret", "pass\\word", 'quo"te', "é"])
@@ -110,3 +111,10 @@ def test_there_may_be_no_list() -> None:
     for data, path in ((b'{"error":"x"}', ("data",)), (b'{"data":1}', ("data",)), (b"<html>", ())):
         with pytest.raises(UnreadableError):
             split_items(data, path)
+
+
+def test_items_of_a_list_are_left_out_whole() -> None:
+    data = b'{"id":1,"customFields":[{"type":"Password","value":"x"},{"type":"Text","value":"\\u00e9"}],"n":1.50}'
+    kept = without_items(data, ("customFields",), lambda item: b"Password" in item)
+    assert kept == b'{"id":1,"customFields":[{"type":"Text","value":"\\u00e9"}],"n":1.50}'
+    assert without_items(b'{"customFields":null}', ("customFields",), lambda _: True) == b'{"customFields":null}'

@@ -139,3 +139,13 @@ def test_an_id_keeps_the_spelling_of_its_number() -> None:
 
 def test_a_bad_record_holds_its_bytes() -> None:
     assert read('[{"x": 1}]').bad == (BadRecord("missing_key", "nothing to know it by at 'id'", b'{"x":1}'),)
+
+
+def test_a_dead_letter_holds_no_password_either() -> None:
+    rules = Rules((("id",),), updated_at=("t",), drop=cuts_of([("password",)]))
+    page = read(
+        '[{"id":1,"password":"hunter2","t":"soon"},{"password":"hunter2"},{"id":3,"password":"hunter2",}]', rules
+    )
+    unreadable, *others = [bad.data for bad in page.bad]
+    assert unreadable.startswith(b"withheld: ")
+    assert others == [b'{"id":1,"t":"soon"}', b"{}"]

@@ -17,7 +17,7 @@ from services.contracts.log import Event
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import Names
 from services.contracts.times import moment
-from services.extractor.fetch import Answer, Http, Timeouts
+from services.extractor.fetch import Answer, Bounds, Http
 from services.extractor.requests import Request
 from services.extractor.service import run_once
 from services.extractor.summary import EndpointSummary, Summary
@@ -60,8 +60,8 @@ class WireClock(FakeClock):
 class Wire(Http):
     """HTTP during which the clock stands still."""
 
-    def __init__(self, clock: WireClock, timeouts: Timeouts | None = None) -> None:
-        super().__init__(timeouts)
+    def __init__(self, clock: WireClock, bounds: Bounds | None = None) -> None:
+        super().__init__(bounds)
         self._clock = clock
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
@@ -251,7 +251,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened(timeouts: Timeouts | None = None, connected: Iterable[str] = ("acme",)) -> AsyncIterator[World]:
+async def opened(bounds: Bounds | None = None, connected: Iterable[str] = ("acme",)) -> AsyncIterator[World]:
     """A world with its vendor on a free port, connected for the tenants named."""
     clock = WireClock()
     vendor = Vendor(clock)
@@ -262,7 +262,7 @@ async def opened(timeouts: Timeouts | None = None, connected: Iterable[str] = ("
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         vendor.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with Wire(clock, timeouts) as wire:
+        async with Wire(clock, bounds) as wire:
             world = World(clock, vendor, wire)
             for tenant_id in connected:
                 await world.connect(tenant_id)

@@ -38,3 +38,12 @@ def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], ex
 def test_a_function_says_what_it_cannot_use(name: str, value: Any) -> None:
     with pytest.raises(UnfitError):
         FUNCTIONS[name](value)
+
+
+def test_the_default_e_mail_address_is_found_among_the_ways_to_reach_somebody() -> None:
+    phone = {"communicationType": "Phone", "value": "1", "defaultFlag": True}
+    mail = {"communicationType": "Email", "value": "a@example.com", "defaultFlag": True}
+    other = {"communicationType": "Email", "value": "b@example.com", "defaultFlag": False}
+    find = FUNCTIONS["default_email"]
+    assert find([phone, other, mail]) == "a@example.com"
+    assert [find([phone, other]), find([]), find(None)] == [None, None, None]
