@@ -16,7 +16,7 @@ from services.contracts.errors import UsageError
 from services.runtime.loop import install_signals
 from services.runtime.mapping_files import load_mappings
 from services.runtime.processes import service_children, stop_children, stop_when_orphaned
-from services.runtime.settings import Settings, inherited_environment, variable
+from services.runtime.settings import Settings, inherited_environment, own_variables, variable
 
 app = typer.Typer()
 
@@ -161,15 +161,17 @@ async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -
             )
         yield inherited_environment(ENVIRONMENT=settings.environment, AWS_REGION=settings.region)
         return
+    from services.runtime.provision import ensure
     from services.sandbox.embedded import EmbeddedAws, embedded_environment
 
     with screen.working("starting the embedded AWS"):
         aws = await asyncio.to_thread(EmbeddedAws.start, UP_FOLDER / "aws", port=port)
     settings = Settings.embedded(aws.url, environment=place.environment or "dev")
     try:
+        await ensure(settings)
         UP_FILE.write_bytes(msgspec.json.encode(Up(aws.url, settings.environment)))
         screen.note(f"embedded AWS at {aws.url}; its data lie in {aws.directory} and survive a restart")
-        yield embedded_environment(settings)
+        yield embedded_environment(settings, **own_variables())
     finally:
         UP_FILE.unlink(missing_ok=True)
         if not await asyncio.to_thread(aws.stop):

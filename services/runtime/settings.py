@@ -133,6 +133,11 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | extra
 
 
+def own_variables() -> dict[str, str]:
+    """The variables that are meant for us: `AVESA_...`."""
+    return {name: text for name, text in os.environ.items() if name.startswith("AVESA_")}
+
+
 def inherited_environment(**extra: str) -> dict[str, str]:
     """The environment for a child that shall see what we see, and `extra`."""
     return dict(os.environ) | extra

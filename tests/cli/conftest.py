@@ -71,6 +71,7 @@ class Vendor(NamedTuple):
 
     url: str
     site: Site
+    world: World
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vendor]:
         running = asyncio.run_coroutine_threadsafe(start(world), loop).result()
         for field, value in given(running.url).items():
             monkeypatch.setenv(f"CONNECTWISE_{field.upper()}", value)
-        yield Vendor(running.url, site)
+        yield Vendor(running.url, site, world)
         asyncio.run_coroutine_threadsafe(running.close(), loop).result()
 
 
