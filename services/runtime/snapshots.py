@@ -85,24 +85,36 @@ class SnapshotState:
         return bool(self._dirty)
 
     async def save(self) -> list[Segment]:
-        """Make every change durable; returns the list to commit. Without changes it is the list as it was."""
-        if not self._dirty:
+        """Make every change so far durable; returns the list to commit. Without changes it is the list as it was.
+
+        What is put meanwhile belongs to the next save. Errors: RetryableError; saving again later saves it all.
+        """
+        saving, self._dirty = self._dirty, {}
+        if not saving:
             return self.segments
-        entries, kept, merged = dict(self._dirty), list(self.segments), []
-        if len(kept) >= SEGMENTS_MAX:
-            entries, merged, kept = dict(self._local.items()), kept, []
+        try:
+            kept, merged, entries = await self._merged(saving)
+            self._written += 1
+            segment = Segment(self._name(self._written), len(entries))
+            await self._objects.create(segment.key, pack(msgspec.msgpack.encode(entries)))
+        except BaseException:
+            self._dirty = saving | self._dirty
+            raise
+        self._obsolete += [old.key for old in merged]
+        self.segments = [*kept, segment]
+        return self.segments
+
+    async def _merged(self, changes: _Entries) -> tuple[list[Segment], list[Segment], _Entries]:
+        """(segments that stay, segments that the new one takes in, its entries)."""
+        if len(self.segments) >= SEGMENTS_MAX:
+            return [], self.segments, dict(self._local.items())
+        kept, merged, entries = list(self.segments), list[Segment](), changes
         while kept and kept[-1].size < 2 * len(entries):
             entries = {**await self._read(kept[-1]), **entries}
             merged.append(kept.pop())
         if not kept:
             entries = {key: value for key, value in entries.items() if value is not None}
-        self._written += 1
-        segment = Segment(self._name(self._written), len(entries))
-        await self._objects.create(segment.key, pack(msgspec.msgpack.encode(entries)))
-        self._dirty = {}
-        self._obsolete += [old.key for old in merged]
-        self.segments = [*kept, segment]
-        return self.segments
+        return kept, merged, entries
 
     async def committed(self) -> None:
         """The list of the last `save` is committed: what it no longer names may go."""

@@ -1,10 +1,12 @@
 """Snapshots: whatever was saved and committed is what the next owner loads."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.contracts.errors import RetryableError
 from services.runtime.snapshots import SEGMENTS_MAX, Segment, SnapshotState
-from tests.fakes import MemoryObjects, MemoryState
+from tests.fakes import Call, MemoryObjects, MemoryState, nothing
 
 changes = st.lists(
     st.dictionaries(st.binary(min_size=1, max_size=2), st.none() | st.binary(max_size=3), max_size=6), max_size=40
@@ -71,3 +73,31 @@ async def test_a_child_inherits_only_what_it_keeps() -> None:
     again = owner(objects, 3)
     await again.load(inherited)
     assert dict(again.items()) == {b"b1": b"2"}
+
+
+async def test_what_is_put_while_a_save_is_under_way_belongs_to_the_next() -> None:
+    objects = MemoryObjects()
+    state = owner(objects, 1)
+
+    async def put_more(_: Call) -> None:
+        state.put(b"b", b"2")
+
+    state.put(b"a", b"1")
+    objects.before = put_more
+    await state.save()
+    objects.before = nothing
+    following = owner(objects, 2)
+    await following.load(await state.save())
+    assert dict(following.items()) == {b"a": b"1", b"b": b"2"}
+
+
+async def test_a_save_that_failed_is_made_up_for_by_the_next() -> None:
+    objects = MemoryObjects()
+    state = owner(objects, 1)
+    state.put(b"a", b"1")
+    objects.fail_next("create", RetryableError("down"))
+    with pytest.raises(RetryableError):
+        await state.save()
+    following = owner(objects, 2)
+    await following.load(await state.save())
+    assert dict(following.items()) == {b"a": b"1"}
