@@ -78,17 +78,20 @@ def query(
     if tables or sql is None or not sql.strip(" ;\n\t"):
         _list_tables(screen, files)
         return
-    _show_answer(screen, run(_query(screen, place, files, sql, tenant_id, at)))
+    answer, holders = run(_query(screen, place, files, sql, tenant_id, at))
+    for hint in (holders.hint, *_raw_hints(files, sql)):
+        if hint:
+            screen.note(hint)
+    show_answer(screen, answer)
 
 
 async def _query(
     screen: Screen, place: Place, files: MappingFiles, sql: str, tenant_id: str | None, at: UtcTime | None
-) -> "Answer":
+) -> "tuple[Answer, Holders]":
     async with _opened(screen, place, files) as (world, lake):
-        await _check_tenant(screen, world, lake, tenant_id)
-        _warn_of_raw(screen, files, sql)
+        holders = await _holders(world, lake, tenant_id)
         try:
-            return await lake.query(sql, tenant_id, at)
+            return await lake.query(sql, tenant_id, at), holders
         except UsageError as err:
             if err.code != "unknown_table":
                 raise
@@ -111,32 +114,35 @@ async def _opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIt
             yield world, Lake(warehouse, runtime.objects, runtime.threads, files)
 
 
-async def _check_tenant(screen: Screen, world: World, lake: "Lake", tenant_id: str | None) -> list[str]:
-    """The tenants a reading is about; it is said where there is nothing of them. Errors: UsageError."""
+class Holders(msgspec.Struct, frozen=True):
+    """The tenants that a reading is about, and what to say where there is nothing of them."""
+
+    tenants: list[str]
+    hint: str = ""
+
+
+async def _holders(world: World, lake: "Lake", tenant_id: str | None) -> Holders:
+    """All tenants of the lake, or the one named. Errors: UsageError for one that nobody knows."""
     there = await lake.tenants()
-    if not there:
-        screen.note(
-            f"the lake of {world.named} holds no table yet: `avesa status` says why, `avesa run --once` fills it"
-        )
+    hint = "" if there else f"the lake of {world.named} holds no table yet: `avesa status` says why"
     if tenant_id is None:
-        return there
+        return Holders(there, hint)
     if checked_tenant(tenant_id) not in there:
         if not await connections(world.runtime, tenant_id):
             remedy = f"{did_you_mean(tenant_id, there)} `avesa services` lists them.".strip()
             raise UsageError(f"there is no tenant {tenant_id}", code="unknown_tenant", remedy=remedy)
-        if there:
-            screen.note(f"no table of tenant {tenant_id} is in the lake yet: `avesa status` says why")
-    return [tenant_id]
+        hint = hint or f"no table of tenant {tenant_id} is in the lake yet: `avesa status` says why"
+    return Holders([tenant_id], hint)
 
 
-def _warn_of_raw(screen: Screen, files: MappingFiles, sql: str) -> None:
+def _raw_hints(files: MappingFiles, sql: str) -> Iterator[str]:
     """An endpoint that nobody knows has no records, which in SQL looks like one that has none."""
     known = list(_raw_tables(files))
     for name in named_tables(sql):
         catalog, _, rest = name.partition(".")
         service, _, endpoint = rest.rpartition(".")
         if catalog == "raw" and service and f"raw.{integration_name(service)}.{endpoint}" not in known:
-            screen.note(f"no mapping file knows {name}. {did_you_mean(name, known)}".rstrip())
+            yield f"no mapping file knows {name}. {did_you_mean(name, known)}".rstrip()
 
 
 _NAMED = re.compile(r'\b(?:from|join)\s+((?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+)){0,2})', re.IGNORECASE)
@@ -183,7 +189,7 @@ RAW_COLUMNS: Final = [
 
 
 # -- an answer on a screen --------------------------------------------------------------------------------------------
-def _show_answer(screen: Screen, answer: "Answer") -> None:
+def show_answer(screen: Screen, answer: "Answer") -> None:
     names = distinct(answer.columns)
     if screen.as_json:
         for row in answer.rows:
@@ -255,10 +261,10 @@ def history(
         hint = did_you_mean(table, files.tables) or f"Known: {', '.join(sorted(files.tables))}."
         raise UsageError(f"there is no canonical table {table!r}", code="unknown_table", remedy=hint)
     at = moment_meant(as_of, "--as-of") if as_of else None
-    found, now = run(_read_history(screen, place, files, table, record_id, tenant_id))
+    found, hint, now = run(_read_history(screen, place, files, table, record_id, tenant_id))
     chosen = [one for one in found if service is None or plain(one.service) == plain(service)]
     if not chosen:
-        raise _unknown(table, record_id, tenant_id, service, found)
+        raise _unknown(table, record_id, tenant_id, service, found, hint)
     if at is not None:
         _show_as_of(screen, chosen, at)
         return
@@ -270,24 +276,24 @@ def history(
 
 async def _read_history(
     screen: Screen, place: Place, files: MappingFiles, table: str, record_id: str, tenant_id: str | None
-) -> tuple[list[Entity], UtcTime]:
+) -> tuple[list[Entity], str, UtcTime]:
     async with _opened(screen, place, files) as (world, lake):
-        tenants = await _check_tenant(screen, world, lake, tenant_id)
+        holders = await _holders(world, lake, tenant_id)
         rows = await lake.versions(tenant_id, table, record_id=record_id)
         # What a version does not show: when a deletion was seen, and of what no version is left.
-        holders = sorted({row["tenant_id"] for row in rows}) or tenants
-        lines = [line for one in holders for line in await lake.timeline(one, table, record_id=record_id)]
-        return histories(files.tables[table], record_id, rows, lines), world.runtime.clock.now()
+        tenants = sorted({row["tenant_id"] for row in rows}) or holders.tenants
+        lines = [line for one in tenants for line in await lake.timeline(one, table, record_id=record_id)]
+        return histories(files.tables[table], record_id, rows, lines), holders.hint, world.runtime.clock.now()
 
 
 def _unknown(
-    table: str, record_id: str, tenant_id: str | None, service: str | None, found: Sequence[Entity]
+    table: str, record_id: str, tenant_id: str | None, service: str | None, found: Sequence[Entity], hint: str
 ) -> NotFoundError:
     whose = f" of {tenant_id}" if tenant_id else ""
     if found:
         others = ", ".join(sorted({one.service for one in found}))
         return NotFoundError(f"{table} {record_id}{whose} is no record of {service}", remedy=f"It is of {others}.")
-    remedy = f"It takes the vendor's own id, which is column record_id; `avesa query --tables` tells more of {table}."
+    remedy = hint or f"It takes the vendor's own id: SELECT record_id, * FROM {table} shows some."  # noqa: S608  prose
     return NotFoundError(f"there is no record {record_id!r} in {table}{whose}", remedy=remedy)
 
 

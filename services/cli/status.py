@@ -126,7 +126,7 @@ def _service_columns(now: UtcTime) -> Columns[ServiceStanding]:
         "SERVICE": lambda one: one.service,
         "STATE": lambda one: one.state,
         "ENDPOINTS": lambda one: ", ".join(f"{count} {state}" for state, count in one.endpoints.items()),
-        "READ": lambda one: _within(one.read_at, now),
+        "READ": lambda one: _within(one.read_at, now) if one.read_at or len(one.endpoints) == 1 else "not all yet",
         "SWEPT": lambda one: ago(one.swept_at, now) if one.swept_at else None,
         "READ BY": lambda one: _owner(one.owner, f"epoch {one.epoch}", one.life) if one.owner else "nobody",
     }

@@ -26,6 +26,7 @@ from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
 from services.runtime.leases import Lease
 from services.runtime.runtime import Runtime
+from services.runtime.shards import DRAIN_LEASE_TIMES
 
 SCOPE: Final = "merge"
 POLL_S: Final = 1.0
@@ -34,7 +35,6 @@ CONFLICTS_MAX: Final = 3  # in a row, then later: somebody else is at it
 STEP_OBSERVATIONS: Final = 25_000  # of one merge: a bound on memory, 350 MB with a hundred columns
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 SAID_AFTER: Final = 5  # failures of a table in a row before it is said aloud
-DRAIN_LEASE_TIMES: Final = 1.5
 DRAIN_ROUNDS_MAX: Final = 6
 
 

@@ -7,7 +7,8 @@ lost: the next run reads again what was not committed).
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 Part = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -33,8 +34,23 @@ async def run_together(parts: Sequence[Part], stopping: asyncio.Event) -> None:
         stopping.set()
         done = await asyncio.gather(*tasks, return_exceptions=True)
     finally:
-        for task in tasks:
-            task.cancel()
+        await cancelled(tasks)
     for result in done:
         if isinstance(result, BaseException):
             raise result
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of it at once; the first error ends the rest."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await cancelled(tasks)
+
+
+async def cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel what still runs, and return when all of it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

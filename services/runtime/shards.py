@@ -6,19 +6,27 @@ belongs to it; the row is keyed by the stream's creation, so that a new stream o
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
-from services.contracts.errors import ConflictError, FencedError, NotFoundError, RetryableError
+from services.contracts.errors import ConflictError, FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Event, Retried, WaitingFor
 from services.contracts.ports import Clock, Record, Row, Shard, StreamInfo, Streams
 from services.runtime.leases import Lease, Leases
+from services.runtime.loop import all_of
+
+T = TypeVar("T")
 
 READ_LIMIT = 2_000  # records of one read; an envelope may hold 900,000 bytes, a GetRecords answer at most 10 MiB
 POLL_S = 0.5  # two groups at 2 reads/s leave one of the 5 reads/s that a shard allows: AWS API reference, GetRecords
 IDLE_POLL_S = 1.0
 DISCOVER_S = 10.0
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
+DRAIN_LEASE_TIMES = 1.5  # a dead owner's lease is free after one lease time and the time to notice it
+DRAIN_ATTEMPTS_MAX = 8  # of one shard in a row, with growing pauses: about a minute
+DRAIN_WAVES_MAX = 32  # generations of reshards met while draining
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -110,6 +118,57 @@ class ShardWork:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
+    async def drain(self, stopping: asyncio.Event, held: list[Lease]) -> None:
+        """Once over what the stream holds now, parents before their children; `work` returns when it is caught up.
+
+        Every lease taken is appended to `held`, for the caller to release when what was read is done with.
+
+        Errors: FatalError `already_running` when another worker keeps a shard; a RetryableError that outlasts
+        DRAIN_ATTEMPTS_MAX.
+        """
+        drained: set[str] = set()
+        for _ in range(DRAIN_WAVES_MAX):
+            scope, found = await self._patiently(self._ready_shards)
+            wave = [(shard, parents) for shard, parents in found if shard.shard_id not in drained]
+            if not wave or stopping.is_set():
+                return
+            await all_of(self._drain_shard(scope, shard, parents, held) for shard, parents in wave)
+            drained.update(shard.shard_id for shard, _ in wave)
+        raise RetryableError(f"stream {self._stream} is resharded faster than it can be drained")
+
+    async def _ready_shards(self) -> tuple[str, list[tuple[Shard, list[Row]]]]:
+        """The lease scope of the stream, and each shard that may be read now with the rows of its parents."""
+        info = await self._streams.describe(self._stream)
+        scope = scope_of(self._stream, info.created, self._group)
+        rows = {row["name"]: row async for row in self._leases.rows.query(self._leases.table, {"scope": scope})}
+        ended = {name: bool(row.get("ended")) for name, row in rows.items()}
+        due = [shard for shard in info.shards if not ended.get(shard.shard_id) and ready(shard, info, ended)]
+        return scope, [(shard, [rows[parent] for parent in shard.parents if parent in rows]) for shard in due]
+
+    async def _drain_shard(self, scope: str, shard: Shard, parents: Sequence[Row], held: list[Lease]) -> None:
+        wait_s = DRAIN_LEASE_TIMES * self._leases.lease_s
+        lease = await self._patiently(partial(self._leases.wait_for, scope, shard.shard_id, wait_s))
+        if lease is None:
+            raise FatalError(
+                f"another {self._group} works on {shard.shard_id}",
+                code="already_running",
+                where=scope,
+                remedy="It does this work already: leave it to that one, or stop it first.",
+            )
+        held.append(lease)
+        await self._patiently(partial(self._work, lease, shard, parents))
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """`work`, tried again with growing pauses. Errors: its RetryableError after DRAIN_ATTEMPTS_MAX."""
+        for attempt in range(1, DRAIN_ATTEMPTS_MAX):
+            try:
+                return await work()
+            except RetryableError as err:
+                pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**attempt)
+                self._emit(Retried(what=f"{self._group} on {self._stream}", code=err.code, wait_s=pause_s))
+                await self._clock.sleep(pause_s)
+        return await work()
+
     async def _pause(self, stopping: asyncio.Event, seconds: float) -> None:
         sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
         stopped = asyncio.ensure_future(stopping.wait())
@@ -125,16 +184,12 @@ class ShardWork:
 
     async def _take_what_is_ready(self) -> None:
         try:
-            info = await self._streams.describe(self._stream)
-            scope = scope_of(self._stream, info.created, self._group)
-            rows = {row["name"]: row async for row in self._leases.rows.query(self._leases.table, {"scope": scope})}
-            ended = {name: bool(row.get("ended")) for name, row in rows.items()}
-            for shard in info.shards:
-                if shard.shard_id in self._tasks or ended.get(shard.shard_id) or not ready(shard, info, ended):
+            scope, found = await self._ready_shards()
+            for shard, parents in found:
+                if shard.shard_id in self._tasks:
                     continue
                 lease = await self._leases.acquire(scope, shard.shard_id)
                 if lease is not None:
-                    parents = [rows[parent] for parent in shard.parents if parent in rows]
                     self._tasks[shard.shard_id] = asyncio.create_task(self._keep_working(lease, shard, parents))
         except (RetryableError, NotFoundError) as err:
             self._emit(WaitingFor(what=f"stream {self._stream}", why=str(err)))

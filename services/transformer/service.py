@@ -6,29 +6,25 @@ Leases are renewed by whoever made the runtime (`Leases.renew_forever`), beside 
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from services.contracts.errors import FatalError, FencedError, RetryableError
-from services.contracts.log import MemoryLost, Retried
+from services.contracts.errors import FatalError
+from services.contracts.log import MemoryLost
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
 from services.runtime.leases import Lease
 from services.runtime.runtime import Runtime
-from services.runtime.shards import PAUSE_FIRST_S, PAUSE_MAX_S, ShardWork, read_shard, ready, scope_of
+from services.runtime.shards import ShardWork, WorkOnShard, read_shard
 from services.runtime.snapshots import SnapshotState
 from services.transformer.catalogue import Catalogue, check
 from services.transformer.shard import Limits, ShardRun, Totals
 from services.transformer.state import Memory
 
 GROUP = "transformer"
-DRAIN_LEASE_TIMES = 1.5  # a dead owner's lease is free after one lease time and the time to notice it
-DRAIN_ATTEMPTS_MAX = 8  # of one shard in a row, with growing pauses: about a minute
-DRAIN_WAVES_MAX = 32  # generations of reshards met while draining
 
 
 class Transformer:
@@ -48,55 +44,20 @@ class Transformer:
 
         Errors: FatalError that no retry can cure.
         """
-        runtime, work = self._runtime, partial(self._work, totals=Totals(), stopping=stopping)
-        streams, leases, clock, emit = runtime.streams, runtime.leases, runtime.clock, runtime.emit
-        await ShardWork(self._stream, GROUP, streams, leases, clock, emit, work).run(stopping)
+        await self._shards(partial(self._work, totals=Totals(), stopping=stopping)).run(stopping)
 
     async def drain(self, stopping: asyncio.Event | None = None) -> Totals:
-        """Transform what the stream holds now, commit and return what that was; parents before their children.
-
-        Errors: FatalError `already_running` when another worker keeps a shard; RetryableError after
-        DRAIN_ATTEMPTS_MAX.
-        """
-        stopping = stopping or asyncio.Event()
-        totals, drained = Totals(), set[str]()
-        for _ in range(DRAIN_WAVES_MAX):
-            info = await self._runtime.streams.describe(self._stream)
-            scope = scope_of(self._stream, info.created, GROUP)
-            leases = self._runtime.leases
-            rows = {row["name"]: row async for row in leases.rows.query(leases.table, {"scope": scope})}
-            ended = {name: bool(row.get("ended")) for name, row in rows.items()}
-            due = [shard for shard in info.shards if not ended.get(shard.shard_id) and ready(shard, info, ended)]
-            wave = [shard for shard in due if shard.closed or shard.shard_id not in drained]
-            if not wave or stopping.is_set():
-                return totals
-            parents = {shard.shard_id: [rows[parent] for parent in shard.parents if parent in rows] for shard in wave}
-            await _all(self._drain(scope, shard, parents[shard.shard_id], totals, stopping) for shard in wave)
-            drained |= parents.keys()
-        raise RetryableError(f"stream {self._stream} is resharded faster than it can be drained")
-
-    async def _drain(
-        self, scope: str, shard: Shard, parents: Sequence[Row], totals: Totals, stopping: asyncio.Event
-    ) -> None:
-        leases, clock = self._runtime.leases, self._runtime.clock
-        lease = await leases.wait_for(scope, shard.shard_id, DRAIN_LEASE_TIMES * leases.lease_s)
-        if lease is None:
-            raise _already_running(scope, shard)
+        """Transform what the stream holds now, commit and return what that was. Errors: those of `ShardWork.drain`."""
+        stopping, totals, held = stopping or asyncio.Event(), Totals(), list[Lease]()
         try:
-            for attempt in count(1):
-                try:
-                    await self._work(lease, shard, parents, totals=totals, stopping=stopping, drain=True)
-                    break
-                except FencedError as err:
-                    raise _already_running(scope, shard) from err
-                except RetryableError as err:
-                    if attempt == DRAIN_ATTEMPTS_MAX:
-                        raise
-                    pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**attempt)
-                    self._runtime.emit(Retried(what=f"{GROUP} on {shard.shard_id}", code=err.code, wait_s=pause_s))
-                    await clock.sleep(pause_s)
+            await self._shards(partial(self._work, totals=totals, stopping=stopping, drain=True)).drain(stopping, held)
         finally:
-            await lease.release()
+            await asyncio.gather(*(lease.release() for lease in held))
+        return totals
+
+    def _shards(self, work: WorkOnShard) -> ShardWork:
+        runtime = self._runtime
+        return ShardWork(self._stream, GROUP, runtime.streams, runtime.leases, runtime.clock, runtime.emit, work)
 
     async def _work(
         self,
@@ -156,14 +117,3 @@ def _already_running(scope: str, shard: Shard) -> FatalError:
         where=scope,
         remedy="It does this work already: stop it first, or leave the work to it.",
     )
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of it at once; the first error ends the rest."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

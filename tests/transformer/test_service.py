@@ -451,7 +451,7 @@ async def test_a_drain_beside_a_living_worker_says_who_has_the_work() -> None:
     world = World(shards=1)
     async with world.worker().running():
         await until(world, lambda: bool(world.said))
-        with pytest.raises(FatalError, match="another worker") as caught:
+        with pytest.raises(FatalError, match="another transformer") as caught:
             await world.worker().drain()
     assert caught.value.code == "already_running"
     assert caught.value.where.startswith(f"transformer/{NAMES.raw_stream}/")
