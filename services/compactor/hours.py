@@ -11,10 +11,10 @@ from services.compactor import parquet
 from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Run, ShardRow, hour_is_complete, hour_of, read_row
 from services.compactor.cutting import ShardCutter
-from services.compactor.merging import pause
 from services.contracts.errors import ConflictError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Retried
 from services.contracts.names import hour_key
+from services.runtime.loop import pause
 from services.runtime.runtime import Runtime
 
 POLL_S: Final = 60.0

@@ -21,10 +21,10 @@ from services.compactor.tables import Tables
 from services.contracts.errors import AvesaError, ConflictError, FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Retried, TableMerged, WaitingFor
 from services.contracts.names import hour_key
-from services.contracts.ports import Clock
 from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
 from services.runtime.leases import Lease
+from services.runtime.loop import pause
 from services.runtime.runtime import Runtime
 from services.runtime.shards import DRAIN_LEASE_TIMES
 
@@ -312,14 +312,3 @@ def _watermark(merged: Iterable[Pending]) -> Watermark:
         stream = one.stream
         cuts.update({bucket: max(one.cut, cuts.get(bucket, 0)) for bucket in one.buckets})
     return Watermark(stream, cuts)
-
-
-async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:
-    """Sleep, or less when we are asked to stop."""
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
-    stopped = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future in (sleeping, stopped):
-            future.cancel()

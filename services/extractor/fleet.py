@@ -22,8 +22,9 @@ from services.extractor.fetch import Transport
 from services.extractor.opening import opened
 from services.extractor.plan import specs
 from services.extractor.tenants import TenantService, connected, refuse
-from services.extractor.unit import LEASE_SCOPE, pause
+from services.extractor.unit import LEASE_SCOPE
 from services.runtime.leases import Lease
+from services.runtime.loop import pause
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
 

@@ -11,7 +11,6 @@ from services.contracts.errors import (
     ThrottledError,
     UnauthorizedError,
 )
-from services.contracts.ports import Clock
 from services.contracts.times import seconds_between
 from services.extractor.endpoint import EndpointWork, Family
 from services.extractor.ledger import Desk
@@ -20,6 +19,7 @@ from services.extractor.probe import prove_caller
 from services.extractor.summary import EndpointSummary
 from services.extractor.sweep import can_sweep, sweep, sweep_interval_s
 from services.extractor.tenants import TenantService, accept, refuse
+from services.runtime.loop import pause
 
 LEASE_SCOPE: Final = "extract"  # the name is `TenantService.name`
 STOP_S: Final = 10.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
@@ -207,13 +207,3 @@ async def _cancelled(tasks: Iterable[asyncio.Future[Any]]) -> list[Any]:
     for task in known:
         task.cancel()
     return await asyncio.gather(*known, return_exceptions=True)
-
-
-async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:
-    """Sleep, unless we are to stop."""
-    sleeping, stopped = asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sleeping.cancel()
-        stopped.cancel()

@@ -10,6 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from services.contracts.ports import Clock
+
 Part = Callable[[asyncio.Event], Awaitable[None]]
 
 
@@ -38,6 +40,16 @@ async def run_together(parts: Sequence[Part], stopping: asyncio.Event) -> None:
     for result in done:
         if isinstance(result, BaseException):
             raise result
+
+
+async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:
+    """Sleep, or less when we are asked to stop."""
+    sleeping, stopped = asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleeping.cancel()
+        stopped.cancel()
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:

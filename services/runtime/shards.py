@@ -15,7 +15,7 @@ from services.contracts.errors import ConflictError, FatalError, FencedError, No
 from services.contracts.log import Event, Retried, WaitingFor
 from services.contracts.ports import Clock, Record, Row, Shard, StreamInfo, Streams
 from services.runtime.leases import Lease, Leases
-from services.runtime.loop import all_of
+from services.runtime.loop import all_of, pause
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class ShardWork:
             while not stopping.is_set():
                 await self._take_what_is_ready()
                 self._raise_failures()
-                await self._pause(stopping, min(DISCOVER_S, self._leases.lease_s / 4))
+                await pause(self._clock, stopping, min(DISCOVER_S, self._leases.lease_s / 4))
             await asyncio.gather(*self._tasks.values())
         finally:
             for task in self._tasks.values():
@@ -168,13 +168,6 @@ class ShardWork:
                 self._emit(Retried(what=f"{self._group} on {self._stream}", code=err.code, wait_s=pause_s))
                 await self._clock.sleep(pause_s)
         return await work()
-
-    async def _pause(self, stopping: asyncio.Event, seconds: float) -> None:
-        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-        stopped = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for future in (sleeping, stopped):
-            future.cancel()
 
     def _raise_failures(self) -> None:
         for shard_id, task in list(self._tasks.items()):
