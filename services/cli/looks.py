@@ -15,7 +15,8 @@ import msgspec
 from services.cli.connections import everything
 from services.cli.letters import Letter, Letters, counted_letters, to_open
 from services.cli.stages import Pulse, ServiceName, ShardLook, Stage, Waiting, shard_standing
-from services.cli.standing import HeldMapping, Read, Seen, service_standing
+from services.cli.standing import Read, service_standing
+from services.cli.verdict import HeldMapping, Seen
 from services.cli.world import World
 from services.contracts.envelope import split
 from services.contracts.errors import (

@@ -10,7 +10,8 @@ from services.cli.letters import Letters
 from services.cli.options import MappingsFolder, OneTenant, command
 from services.cli.screen import Columns, Screen, counted
 from services.cli.stages import Life, Stage
-from services.cli.standing import EndpointStanding, Seen, ServiceStanding, Standing, State, judge
+from services.cli.standing import EndpointStanding, ServiceStanding, State
+from services.cli.verdict import Seen, Verdict, judge
 from services.cli.world import Place, World, open_world, run
 from services.contracts.errors import RetryableError
 from services.contracts.mapping_files import MappingFiles
@@ -66,20 +67,20 @@ async def _status(screen: Screen, place: Place, files: MappingFiles, tenant_id: 
 
 
 def _show(screen: Screen, world: World, seen: Seen, *, every: bool, again: bool = False) -> int:
-    standing = judge(seen, f"s3://{world.settings.names.bucket}")
+    verdict = judge(seen, f"s3://{world.settings.names.bucket}")
     if screen.as_json:
-        _show_records(screen, seen, standing)
+        _show_records(screen, seen, verdict)
     else:
         if again:
             screen.out.write(CLEAR if screen.out.isatty() else "\n")
-        _show_people(screen, seen, standing, every)
+        _show_people(screen, seen, verdict, every)
     screen.out.flush()
-    return standing.exit_code
+    return verdict.exit_code
 
 
-def _show_records(screen: Screen, seen: Seen, standing: Standing) -> None:
+def _show_records(screen: Screen, seen: Seen, verdict: Verdict) -> None:
     """The verdict with its troubles first, then everything that was seen; each says its `kind`."""
-    screen.record(standing)
+    screen.record(verdict)
     for service, endpoints in seen.services:
         for record in (service, *endpoints):
             screen.record(record)
@@ -87,8 +88,8 @@ def _show_records(screen: Screen, seen: Seen, standing: Standing) -> None:
         screen.record(record)
 
 
-def _show_people(screen: Screen, seen: Seen, standing: Standing, every: bool) -> None:
-    _show_verdict(screen, standing)
+def _show_people(screen: Screen, seen: Seen, verdict: Verdict, every: bool) -> None:
+    _show_verdict(screen, verdict)
     if seen.services:
         screen.say()
         screen.show([service for service, _ in seen.services], _service_columns(seen.at))
@@ -107,14 +108,14 @@ def _show_people(screen: Screen, seen: Seen, standing: Standing, every: bool) ->
         screen.show(seen.letters, _letter_columns(seen.at))
 
 
-def _show_verdict(screen: Screen, standing: Standing) -> None:
-    if not standing.troubles:
-        screen.say(standing.verdict)
+def _show_verdict(screen: Screen, verdict: Verdict) -> None:
+    if not verdict.troubles:
+        screen.say(verdict.verdict)
         return
-    count = len(standing.troubles)
+    count = len(verdict.troubles)
     first = ", the most important first" if count > 1 else ""
     screen.say(f"{counted(count, 'thing')} {'need' if count > 1 else 'needs'} a person{first}:")
-    for number, trouble in enumerate(standing.troubles, start=1):
+    for number, trouble in enumerate(verdict.troubles, start=1):
         screen.say(f"  {number}. {trouble.what}")
         screen.say(f"     {trouble.remedy}")
 

@@ -68,6 +68,8 @@ def judge(
         return None if own.sure else again(own, "vendor" if own.effective_at == record.stamp else "read")
     if record.stamp is not None and record.stamp > newest.effective_at:
         return Ruling(record.stamp, observed_at, "vendor")
+    if observed_at < newest.observed_at:
+        return overtaken(newest, record, observed_at)
     if record.stamp is not None and _tied(newest, record.stamp, observed_at, tick_s):
         return Ruling(record.stamp, observed_at, "vendor")
     return Ruling(after(newest, observed_at), observed_at, "read")
@@ -84,6 +86,14 @@ def _tied(newest: Entry, stamp: UtcTime, observed_at: UtcTime, tick_s: float) ->
         and newest.observed_at < shifted(stamp, seconds=tick_s)
         and newest.observed_at < observed_at
     )
+
+
+def overtaken(newest: Entry, record: VendorRecord, observed_at: UtcTime) -> Ruling:
+    """An earlier reading that comes to hand later, as when two lists of a family are read at once and a record moves
+    from one to the other: it contradicts nothing, and stays before what was read after it."""
+    if record.stamp is not None:
+        return Ruling(record.stamp, observed_at, "vendor")
+    return Ruling(min(observed_at, shifted(newest.effective_at, microseconds=-1)), observed_at, "read")
 
 
 def again(entry: Entry, evidence: Evidence) -> Ruling:

@@ -1,24 +1,9 @@
-"""The verdict: what needs a person, the most important first, and what does not."""
+"""How a connected service and its endpoints stand, told from their rows."""
 
 from typing import Any
 
-import msgspec
-import pytest
-
-from services.cli.letters import Letters
-from services.cli.stages import Life, ServiceName, ShardLook, Stage, Waiting, shard_standing
-from services.cli.standing import (
-    MARKS_SAVED_S,
-    SLACK_S,
-    EndpointStanding,
-    HeldMapping,
-    Read,
-    Seen,
-    ServiceStanding,
-    Standing,
-    judge,
-    service_standing,
-)
+from services.cli.stages import Life
+from services.cli.standing import MARKS_SAVED_S, READING_S, SLACK_S, Read, service_standing
 from services.contracts.integration import Endpoint, Incremental, Integration, NoAuth, Sweep
 from services.contracts.times import UtcTime, shifted
 from services.extractor.ledger import IDLE_SAVE_S
@@ -55,7 +40,7 @@ def zoo(
     animals: dict[str, Any] | None = None,
     visitors: dict[str, Any] | None = None,
     *,
-    owner: str | None = "worker",
+    owner: str | None = "w-1",
     life: Life | None = None,
     changed_s: float = 9_999,
     integration: Integration | None = ZOO,
@@ -68,34 +53,12 @@ def zoo(
     return service_standing(connected, integration, rows, lease, interval_s, NOW, life)
 
 
-def verdict(*services: Read, **seen: Any) -> Standing:
-    return judge(Seen(NOW, services, **seen), "s3://lake")
-
-
 def state(read: Read, endpoint: str = "animals") -> str:
     return next(one.state for one in read[1] if one.endpoint == endpoint)
 
 
-def waiting(events: int, since_s: float, owner: str | None = None, service: ServiceName = "transformer") -> Stage:
-    look = ShardLook("shard-0", {"owner": owner, "epoch": 1}, Waiting(events, since=ago(since_s)))
-    return Stage(service, "avesa-raw-dev", (shard_standing(service, "avesa-raw-dev", look, NOW),))
-
-
-# -- nothing needs a person -------------------------------------------------------------------------------------------
 def test_marks_are_saved_as_rarely_as_we_believe() -> None:
     assert MARKS_SAVED_S == IDLE_SAVE_S
-
-
-def test_an_empty_environment_is_told_how_to_begin() -> None:
-    found = verdict()
-    assert (found.verdict, found.exit_code) == ("no service is connected: begin with avesa setup-service", 0)
-
-
-def test_what_was_read_lately_is_up_to_date() -> None:
-    read = zoo()
-    assert {one.endpoint: one.state for one in read[1]} == {"animals": "up to date", "visitors": "up to date"}
-    assert (read[0].state, read[0].read_at, read[0].swept_at, read[0].epoch) == ("up to date", ago(10), ago(10), 3)
-    assert (verdict(read).verdict, verdict(read).exit_code) == ("everything is up to date", 0)
 
 
 def test_a_mark_may_be_as_old_as_an_idle_endpoint_lets_it_become() -> None:
@@ -106,138 +69,36 @@ def test_a_mark_may_be_as_old_as_an_idle_endpoint_lets_it_become() -> None:
     assert state(zoo(marked(oldest + 1), interval_s=60.0)) == "behind"
 
 
-def test_what_is_on_its_way_is_work_not_trouble() -> None:
-    found = verdict(zoo(), stages=(waiting(33, 5),))
-    assert (found.verdict, found.exit_code) == ("at work: 33 events on the way to the lake", 0)
-
-
-def test_a_first_read_is_no_trouble_while_it_gets_on() -> None:
-    walk = {"kind": "full", "started_at": ago(5_000)}
-    reading = zoo({"marks": {"walk": walk}, "saved_at": ago(30)})
-    assert state(reading) == "reading"
-    assert verdict(reading).exit_code == 0
-    assert state(zoo({"marks": {"walk": walk}, "saved_at": ago(1_000)})) == "not read yet"
-    assert verdict(zoo({"marks": {"walk": walk}, "saved_at": ago(1_000)})).exit_code == 3
-
-
-def test_a_service_connected_just_now_is_given_a_moment() -> None:
-    new = verdict(zoo({}, {}, owner=None, changed_s=20))
-    assert (new.exit_code, new.verdict.startswith("at work: 1 new service (")) == (0, True)
-    old = verdict(zoo({}, {}, owner=None, changed_s=90))
-    assert (old.exit_code, old.verdict) == (3, "nobody reads acme zoo: never read yet")
-
-
-def test_a_paused_service_needs_nobody_however_old_it_is() -> None:
-    paused = zoo(marked(99_999), enabled=False)
-    assert (paused[0].state, state(paused)) == ("paused", "paused")
-    assert verdict(paused).verdict == "everything is up to date (1 service paused)"
-
-
-@pytest.mark.parametrize("code", ["unavailable", "timeout"])
-def test_a_failure_that_passes_by_itself_is_shown_and_troubles_nobody_at_first(code: str) -> None:
-    read = zoo(marked(200, failed_code=code, failed_what="no answer", failed_at=ago(5)))
-    assert (state(read), verdict(read).exit_code) == ("failing", 0)
-    read = zoo(marked(2_000, failed_code=code, failed_what="no answer", failed_at=ago(5)))
-    assert (state(read), verdict(read).exit_code) == ("failing", 3)
-
-
-# -- something does ---------------------------------------------------------------------------------------------------
-def test_what_nobody_reads_says_how_to_start_somebody() -> None:
-    found = verdict(zoo(marked(7_200), owner=None))
-    assert found.exit_code == 3
-    (trouble,) = found.troubles
-    assert trouble.what == "nobody reads acme zoo: last read 2 h ago"
-    assert "`avesa run --once`" in trouble.remedy
-
-
-def test_many_services_that_nobody_reads_are_one_trouble() -> None:
-    names = ("a", "b", "c", "d", "e")
-    idle = []
-    for name in names:
-        service, endpoints = zoo(marked(7_200), owner=None)
-        idle.append((msgspec.structs.replace(service, tenant_id=name), endpoints))
-    assert verdict(*idle).verdict == "nobody reads a zoo, b zoo, c zoo and 2 more: last read 2 h ago"
-
-
-def test_an_endpoint_that_its_owner_does_not_read_is_named() -> None:
-    found = verdict(zoo(marked(7_200), {}))
-    assert found.verdict == "2 endpoints of acme zoo not up to date: animals last read 2 h ago, visitors never"
-    assert "worker" in found.troubles[0].remedy
-
-
-def test_refused_credentials_say_what_renews_them_and_nothing_else_of_that_service() -> None:
-    refused = {"status": "reconnect needed", "status_what": "401", "status_at": ago(3_600)}
-    found = verdict(zoo(marked(7_200), owner=None, **refused))
-    (trouble,) = found.troubles
-    assert trouble.what == "the credentials of acme zoo were refused, 1 h ago (401)"
-    assert trouble.remedy == "Store new ones: avesa setup-service --tenant-id acme --service zoo"
-
-
-def test_an_endpoint_that_cannot_be_read_says_why_and_since_when() -> None:
-    found = verdict(zoo(marked(3_600, failed_code="forbidden", failed_what="403: ask.", failed_at=ago(5))))
-    assert found.verdict == "1 endpoint of acme zoo cannot be read: animals (forbidden), last read 1 h ago"
-    assert found.troubles[0].remedy == "403: ask. See `avesa check --tenant-id acme --service zoo`."
-
-
-def test_sweeps_that_do_not_end_are_told_because_deletions_go_unnoticed() -> None:
-    found = verdict(zoo(marked(10, swept_s=8_000)))
-    assert found.verdict.startswith("deleted records of acme zoo go unnoticed: animals last swept 2 h 13 min ago")
-    assert verdict(zoo(visitors=marked(10, swept_s=99_999))).exit_code == 0
-
-
-def test_events_that_nobody_takes_up_say_which_service_is_missing() -> None:
-    found = verdict(zoo(), stages=(waiting(87, 720),))
-    assert found.verdict == "no transformer runs, and 87 events of avesa-raw-dev has waited 12 min for one"
-
-
-def test_a_slow_owner_is_told_from_none() -> None:
-    found = verdict(zoo(), stages=(waiting(87, 720, owner="worker", service="compactor"),))
-    assert found.verdict == "the compactor is 12 min behind with 87 events of avesa-raw-dev"
-
-
-def test_an_owner_that_shows_no_life_for_long_is_told() -> None:
-    assert verdict(zoo(life=Life(False, 40))).exit_code == 0
-    found = verdict(zoo(life=Life(False, 130)))
-    assert found.verdict == "worker worker has shown no life for 2 min, and nobody takes over its work"
-
-
-def test_a_service_without_a_usable_mapping_is_told() -> None:
-    assert verdict(zoo(integration=None)).verdict == "no mapping file can be used for acme zoo"
-
-
-def test_dead_letters_are_counted_by_code() -> None:
-    letters = (
-        Letters("acme", "transform", "animals", "bad_value", 3, NOW, NOW),
-        Letters("acme", "extract", "visitors", "", 2),
-    )
-    found = verdict(zoo(), letters=letters)
-    assert found.verdict == "5 records of acme could not be used (bad_value 3, not looked at 2)"
-    assert "s3://lake/acme/dead-letter/" in found.troubles[0].remedy
-
-
-def test_a_mapping_that_waits_for_a_rebuild_is_told() -> None:
-    found = verdict(zoo(), held=(HeldMapping("acme", "zoo", "pets", 1, "column legs was int64 and is string"),))
-    assert found.verdict.endswith("is not in force: column legs was int64 and is string")
-
-
-def test_what_holds_up_everybody_comes_before_what_concerns_one() -> None:
-    found = verdict(
-        zoo(marked(3_600, failed_code="forbidden", failed_what="403", failed_at=ago(5))),
-        zoo(status="reconnect needed", status_at=ago(60)),
-        stages=(waiting(87, 720),),
-        letters=(Letters("acme", "extract", "visitors", "", 2),),
-        unreadable=("a row",),
-    )
-    kinds = ["no transformer", "a row", "the credentials", "1 endpoint", "2 records"]
-    assert len(found.troubles) == len(kinds)
-    assert all(trouble.what.startswith(kind) for trouble, kind in zip(found.troubles, kinds, strict=True))
-    assert found.verdict.endswith("(the first of 5 things that need a person)")
-
-
 def test_marks_of_another_release_count_as_none() -> None:
     assert state(zoo({"marks": {"fresh": 7}})) == "not read yet"
 
 
-def test_everything_told_to_a_machine_says_its_kind() -> None:
-    kinds = {kind.__struct_config__.tag for kind in (EndpointStanding, ServiceStanding, Stage, Letters, HeldMapping)}
-    assert kinds == {"endpoint", "service", "stage", "dead_letters", "held_mapping"}
+def test_what_was_read_lately_is_up_to_date() -> None:
+    service, endpoints = zoo()
+    assert {one.endpoint: one.state for one in endpoints} == {"animals": "up to date", "visitors": "up to date"}
+    assert (service.state, service.read_at, service.swept_at, service.epoch) == ("up to date", ago(10), ago(10), 3)
+
+
+def test_a_service_was_read_when_the_last_of_its_endpoints_was() -> None:
+    assert zoo(marked(10), marked(200))[0].read_at == ago(200)
+    assert zoo(marked(10), {})[0].read_at is None
+
+
+def test_a_long_pass_is_reading_while_it_saves_now_and_then() -> None:
+    walk = {"kind": "full", "started_at": ago(5_000)}
+    assert state(zoo({"marks": {"walk": walk}, "saved_at": ago(30)})) == "reading"
+    assert state(zoo({"marks": {"walk": walk, "fresh": ago(9_000)}, "saved_at": ago(30)})) == "reading"
+    assert state(zoo({"marks": {"walk": walk}, "saved_at": ago(READING_S + 1)})) == "not read yet"
+
+
+def test_whoever_has_taken_a_service_up_lately_may_be_about_to_read_it() -> None:
+    assert state(zoo(marked(9_000), changed_s=60)) == "reading"
+    assert state(zoo(marked(9_000), changed_s=60, owner=None)) == "behind"
+
+
+def test_a_service_is_as_bad_as_the_worst_of_its_endpoints() -> None:
+    assert zoo(marked(), marked(9_000))[0].state == "behind"
+    assert zoo(marked(failed_code="forbidden"), marked(9_000))[0].state == "failing"
+    assert zoo(marked(9_000), enabled=False)[0].state == "paused"
+    assert zoo(marked(9_000), status="reconnect needed")[0].state == "reconnect needed"
+    assert zoo(integration=None)[0].state == "no mapping"

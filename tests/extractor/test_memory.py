@@ -156,3 +156,15 @@ async def test_memory_survives_in_its_segments() -> None:
     assert again.has_read("9")
     again.forget_parents({"8"})
     assert not again.has_read("9")
+
+
+def test_an_earlier_reading_that_comes_to_hand_later_stays_before_what_was_read_after_it() -> None:
+    """A ticket is read in one list, converted, read in the other, and the first answer is worked on last."""
+    converted = entry("project ticket", 20, 22)
+    for stamp, expected in ((5.0, at(5)), (20.0, at(20)), (None, at(18))):
+        ruling = judge(None, converted, record("service ticket", stamp), at(18), tick_s=1.0)
+        assert ruling is not None
+        assert ruling.effective_at == expected
+        read = Observation(ruling.effective_at, ruling.observed_at, False, 1, "service", "service", None)
+        known = Observation(converted.effective_at, converted.observed_at, False, 1, "project", "project", None)
+        assert fold([read, known])[-1].last.record_hash == "project"

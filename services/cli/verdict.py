@@ -1,0 +1,260 @@
+"""The verdict over everything that one look found: what needs a person, the most important first, and what to do.
+
+Pure: the same rows at the same time make the same verdict. Nothing here knows AWS; `looks.py` reads, `status.py` shows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from services.cli.ages import ago, rough
+from services.cli.letters import Letters
+from services.cli.screen import counted
+from services.cli.spelling import listed
+from services.cli.stages import Stage
+from services.cli.standing import EndpointStanding, Read, ServiceStanding
+from services.contracts.times import UtcTime
+
+DONE, IN_PART = 0, 3
+SILENT_MAX_S: Final = 120.0  # lease times in which any living worker would have taken over
+NAMES_SHOWN_MAX: Final = 3
+# What passes by itself; the extractor tries again with growing pauses, at most a quarter of an hour.
+PASSING: Final = frozenset({"unavailable", "timeout", "throttled", "conflict", "already_running", "aws_unreachable"})
+
+
+class HeldMapping(msgspec.Struct, frozen=True, tag_field="kind", tag="held_mapping"):
+    """The mapping files differ from the mapping in force in a way that waits for a rebuild."""
+
+    tenant_id: str
+    service: str
+    table: str
+    mapping_version: int
+    what: str
+
+
+class Trouble(msgspec.Struct, frozen=True, tag_field="kind", tag="trouble"):
+    """Something that needs a person, and what that person can do."""
+
+    what: str
+    remedy: str
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Everything one look found."""
+
+    at: UtcTime
+    services: tuple[Read, ...]
+    unreadable: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    letters: tuple[Letters, ...] = ()
+    held: tuple[HeldMapping, ...] = ()
+
+
+class Verdict(msgspec.Struct, frozen=True, tag_field="kind", tag="verdict"):
+    """The verdict: one line, and the troubles behind it, the most important first."""
+
+    at: UtcTime
+    verdict: str
+    exit_code: int
+    troubles: tuple[Trouble, ...]
+
+
+def judge(seen: Seen, place: str) -> Verdict:
+    """The verdict over one look. `place` is where dead letters lie (`s3://bucket`)."""
+    troubles = tuple(_troubles(seen, place))
+    if troubles:
+        more = f" (the first of {len(troubles)} things that need a person)" if len(troubles) > 1 else ""
+        return Verdict(seen.at, troubles[0].what + more, IN_PART, troubles)
+    return Verdict(seen.at, _quiet_verdict(seen), DONE, ())
+
+
+def _quiet_verdict(seen: Seen) -> str:
+    if not seen.services:
+        return "no service is connected: begin with avesa setup-service"
+    streams = {stage.stream for stage in seen.stages}
+    # Two services read the raw stream; what waits for both is not twice as much.
+    waiting = sum(max(stage.events for stage in seen.stages if stage.stream == stream) for stream in streams)
+    states = Counter(service.state for service, _ in seen.services)
+    busy = []
+    if waiting:
+        more = "more than " if any(stage.more for stage in seen.stages) else ""
+        busy.append(f"{more}{counted(waiting, 'event')} on the way to the lake")
+    if any(stage.uncut_since or stage.unmerged for stage in seen.stages):
+        busy.append("new files about to be merged")
+    if states["reading"]:
+        busy.append(f"{counted(states['reading'], 'service')} being read for the first time in a while")
+    waits = states["not read yet"] + states["behind"]
+    if waits:
+        begins = "a running extractor begins within a minute; without one: avesa run --once"
+        busy.append(f"{counted(waits, 'new or resumed service')} ({begins})")
+    failing = sum(service.endpoints.get("failing", 0) for service, _ in seen.services)
+    if failing:
+        busy.append(f"{counted(failing, 'endpoint')} tried again after a failure that may pass")
+    paused = f" ({counted(states['paused'], 'service')} paused)" if states["paused"] else ""
+    return ("at work: " + ", ".join(busy) if busy else "everything is up to date") + paused
+
+
+def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
+    """The most important first: what may be lost, what holds up everybody, one tenant, one endpoint, one record."""
+    now = seen.at
+    reads = [(service, endpoints) for service, endpoints in seen.services if service.state != "paused"]
+    for stage in seen.stages:
+        yield from _lost(stage)
+    yield from _held_up(seen.stages, now)
+    yield from (Trouble(what, "Run `avesa setup-service` again, or remove the row.") for what in seen.unreadable)
+    yield from _refused([service for service, _ in reads], now)
+    yield from _not_read(reads, now)
+    yield from _silent([service for service, _ in reads], seen.stages)
+    for service, endpoints in reads:
+        yield from _failing(service, endpoints, now)
+        yield from _unswept(service, endpoints, now)
+    yield from _letters(seen.letters, place)
+    for held in seen.held:
+        what = f"the mapping of {held.table} for {held.tenant_id} {held.service} has changed and is not in force"
+        yield Trouble(f"{what}: {held.what}", "`avesa replay --rebuild` brings it into force, or undo the change.")
+
+
+def _lost(stage: Stage) -> Iterator[Trouble]:
+    if stage.expired:
+        what = f"{counted(stage.expired, 'shard')} of {stage.stream} may have dropped records the {stage.service} never"
+        yield Trouble(f"{what} read", "`avesa trigger-backfill` reads them from the vendors again.")
+
+
+def _held_up(stages: Iterable[Stage], now: UtcTime) -> Iterator[Trouble]:
+    """Services that do not get on, so that everything behind them waits; those that do not run at all first."""
+    late: dict[tuple[bool, str], list[tuple[float, str]]] = {}
+    for stage in stages:
+        found = stage.late(now)
+        if found is not None:
+            events = f"{'more than ' if stage.more else ''}{counted(stage.events, 'event')} of"
+            held = f"{events if stage.events else 'what was read of'} {stage.stream}"
+            late.setdefault((found.owned, stage.service), []).append((found.age_s, held))
+    for (owned, service), some in sorted(late.items()):
+        age, held = rough(max(age_s for age_s, _ in some)), listed(held for _, held in some)
+        if owned:
+            yield Trouble(
+                f"the {service} is {age} behind with {held}",
+                "Its log says why (a merge that fails, a throttled stream); more workers share the shards.",
+            )
+        else:
+            yield Trouble(
+                f"no {service} runs: {held} waiting for {age}",
+                f"Start `avesa {service}` (or `avesa up`), or `avesa run --once`.",
+            )
+
+
+def _refused(services: Iterable[ServiceStanding], now: UtcTime) -> Iterator[Trouble]:
+    for service in services:
+        if service.state == "reconnect needed":
+            since = f", {ago(service.refused_at, now)}" if service.refused_at else ""
+            why = f" ({service.why})" if service.why else ""
+            yield Trouble(
+                f"the credentials of {service.name} were refused{since}{why}",
+                f"Store new ones: avesa setup-service {service.options}",
+            )
+        elif service.state == "no mapping":
+            yield Trouble(
+                f"no mapping file can be used for {service.name}",
+                "Name your folder with --mappings; `avesa mapping validate` checks it.",
+            )
+
+
+def _not_read(reads: Iterable[Read], now: UtcTime) -> Iterator[Trouble]:
+    """Services that nobody reads in one line, then those whose reader is late, one by one."""
+    behind = [
+        (service, found)
+        for service, endpoints in reads
+        if not service.starting
+        and service.state != "reconnect needed"
+        and (found := [one for one in endpoints if one.state in ("behind", "not read yet")])
+    ]
+    idle = [(service, found) for service, found in behind if service.owner is None]
+    if idle:
+        read = [one.read_at for _, found in idle for one in found if one.read_at]
+        last = f"last read {ago(min(read), now)}" if read else "never read yet"
+        yield Trouble(
+            f"nobody reads {_some(service.name for service, _ in idle)}: {last}",
+            "Start `avesa extractor` (or `avesa up`), or `avesa run --once`.",
+        )
+    for service, found in behind:
+        if service.owner is None:
+            continue
+        told = [f"{one.endpoint} {'last read ' + ago(one.read_at, now) if one.read_at else 'never'}" for one in found]
+        yield Trouble(
+            f"{counted(len(found), 'endpoint')} of {service.name} not up to date: {_some(told)}",
+            f"Its extractor (worker {service.owner}) may be slow, dead, or without these mapping files: see its log; "
+            "`avesa status --watch` shows whether it lives.",
+        )
+
+
+def _silent(services: Iterable[ServiceStanding], stages: Iterable[Stage]) -> Iterator[Trouble]:
+    """Owners that died: whoever runs besides takes over soon; told only after watching for a while."""
+    dead: dict[str, float] = {}
+    held = [(one.owner, one.life) for one in services]
+    held += [(shard.owner, shard.life) for stage in stages for shard in stage.shards]
+    for owner, life in held:
+        if owner is not None and life is not None and not life.alive and life.quiet_s > SILENT_MAX_S:
+            dead[owner] = max(life.quiet_s, dead.get(owner, 0.0))
+    for owner, quiet_s in dead.items():
+        yield Trouble(
+            f"worker {owner} has shown no life for {rough(quiet_s)}, and nobody takes over its work",
+            "Start the service again: `avesa up`, or the one that is missing below.",
+        )
+
+
+def _failing(service: ServiceStanding, endpoints: Iterable[EndpointStanding], now: UtcTime) -> Iterator[Trouble]:
+    failing = [
+        one
+        for one in endpoints
+        if one.state == "failing" and (one.code not in PASSING or one.late or one.read_at is None)
+    ]
+    if not failing or service.state == "reconnect needed":
+        return
+    first = failing[0]
+    reads = [one.read_at for one in failing if one.read_at]
+    last = f", last read {ago(min(reads), now)}" if reads else ", never read"
+    names = _some(f"{one.endpoint} ({one.code})" for one in failing)
+    yield Trouble(
+        f"{counted(len(failing), 'endpoint')} of {service.name} cannot be read: {names}{last}",
+        f"{first.what.rstrip('.')}. See `avesa check {service.options}`.",
+    )
+
+
+def _unswept(service: ServiceStanding, endpoints: Iterable[EndpointStanding], now: UtcTime) -> Iterator[Trouble]:
+    """Deletions go unnoticed; of endpoints that are read, the others are told already."""
+    late = [one for one in endpoints if one.sweep_late and one.state in ("up to date", "reading")]
+    swept = [one.swept_at for one in late if one.swept_at]
+    if swept:
+        yield Trouble(
+            f"deleted records of {service.name} go unnoticed: {_some(one.endpoint for one in late)} last swept "
+            f"{ago(min(swept), now)}",
+            f"`avesa run --once {service.options}` sweeps now and says what fails.",
+        )
+
+
+def _letters(letters: Iterable[Letters], place: str) -> Iterator[Trouble]:
+    by_tenant: dict[str, list[Letters]] = {}
+    for one in letters:
+        by_tenant.setdefault(one.tenant_id, []).append(one)
+    for tenant_id, some in by_tenant.items():
+        count = sum(one.count for one in some)
+        more = "more than " if any(one.more for one in some) else ""
+        codes = Counter[str]()
+        for one in some:
+            codes[one.code or "not looked at"] += one.count
+        named = ", ".join(f"{code} {number}" for code, number in codes.most_common(NAMES_SHOWN_MAX))
+        yield Trouble(
+            f"{more}{counted(count, 'record')} of {tenant_id} could not be used ({named})",
+            f"They lie whole below {place}/{tenant_id}/dead-letter/, each with its reason; mend the mapping or the "
+            "record, then `avesa replay`.",
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """`a, b, c and 4 more`."""
+    every = list(names)
+    if len(every) <= NAMES_SHOWN_MAX:
+        return ", ".join(every)
+    return f"{', '.join(every[:NAMES_SHOWN_MAX])} and {len(every) - NAMES_SHOWN_MAX} more"
