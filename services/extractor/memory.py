@@ -68,7 +68,7 @@ def judge(
         return None if own.sure else again(own, "vendor" if own.effective_at == record.stamp else "read")
     if record.stamp is not None and record.stamp > newest.effective_at:
         return Ruling(record.stamp, observed_at, "vendor")
-    if observed_at < newest.observed_at:
+    if newest != own and observed_at < newest.observed_at:  # one endpoint reads in turn: there a clock went back
         return overtaken(newest, record, observed_at)
     if record.stamp is not None and _tied(newest, record.stamp, observed_at, tick_s):
         return Ruling(record.stamp, observed_at, "vendor")
