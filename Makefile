@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean FORCE
+.PHONY: help setup demo test check format bench soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
@@ -77,6 +77,9 @@ format: setup ## Format the code and apply the safe lint fixes
 
 bench: setup ## Measurements in tests/bench
 	@$(BIN)/python -m pytest tests/bench -m bench -s $(ARGS)
+
+soak: setup ## Long random runs: as many sets of observations as minutes allow
+	@$(BIN)/python -m pytest -q -n 2 -m soak tests $(ARGS)
 
 # One resolution for all three files: the smaller two are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.

@@ -318,7 +318,9 @@ def _names_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[Name]:
 def _base_tables(node: Any) -> Iterator[tuple[str, str, str]]:
     if isinstance(node, dict):
         if node.get("type") == "BASE_TABLE":
-            yield node["catalog_name"], node["schema_name"], node["table_name"]
+            catalog, schema, table = node["catalog_name"], node["schema_name"], node["table_name"]
+            # SQL names are the same in any case and ours are small, but for the instance of a service.
+            yield catalog.lower(), schema if catalog else schema.lower(), table.lower()
         for value in node.values():
             yield from _base_tables(value)
     elif isinstance(node, list):
@@ -329,7 +331,7 @@ def _base_tables(node: Any) -> Iterator[tuple[str, str, str]]:
 def _common_names(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for entry in (node.get("cte_map") or {}).get("map", ()):
-            yield entry["key"]
+            yield entry["key"].lower()
         for value in node.values():
             yield from _common_names(value)
     elif isinstance(node, list):
@@ -339,7 +341,10 @@ def _common_names(node: Any) -> Iterator[str]:
 
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     try:
-        found = connection.sql(sql).to_arrow_table()
+        relation = connection.sql(sql)
+        if relation is None:
+            raise UsageError("there is no SELECT in this", remedy="`avesa query` takes one SELECT.")
+        found = relation.to_arrow_table()
     except duckdb.Error as err:
         raise UsageError(str(err).strip(), remedy="See https://duckdb.org/docs for the SQL it takes.") from err
     columns = [[_shown(value) for value in column.to_pylist()] for column in _readable(found)]

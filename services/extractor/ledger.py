@@ -139,11 +139,12 @@ class Ledger:
         """Write into the row, for people, why this endpoint fails, or that it no longer does."""
         if err is None and not self._failing:
             return
-        self._failing = err is not None
         values: dict[str, Value] = {"failed_code": None, "failed_what": None, "failed_at": None}
         if err is not None:
-            now = self._desk.runtime.clock.now()
-            values = {"failed_code": err.code, "failed_what": str(err), "failed_at": now}
+            values = {"failed_code": err.code, "failed_what": str(err)}
+            if not self._failing:  # since when, not when it was tried last
+                values["failed_at"] = self._desk.runtime.clock.now()
+        self._failing = err is not None
         with contextlib.suppress(RetryableError):
             await self._commit(values)
 
