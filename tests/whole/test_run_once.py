@@ -1,9 +1,12 @@
 """`avesa run --once` against a vendor that somebody else runs: the lake equals the source, round after round."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from services.cli.run import Choice
@@ -102,3 +105,20 @@ async def test_an_endpoint_that_is_forbidden_is_listed_and_the_others_go_on(sett
         made.vendor.sites["acme"].forbidden = frozenset()
         assert (await made.round()).exit_code == 0
         assert await made.differences("acme") == []
+
+
+async def test_files_lie_where_the_design_says_and_other_readers_read_them(settings: Settings, tmp_path: Path) -> None:
+    async with plant(settings, tmp_path) as made:
+        await made.connect("acme")
+        await made.round(Choice(endpoint="companies"))
+        keys = sorted(await made.objects())
+        count = len(made.vendor.current("acme", "company/companies"))
+        for folder in ("acme/raw/connectwise/companies/", "acme/canonical/companies/"):
+            (part,) = [key for key in keys if key.startswith(folder)]
+            file = tmp_path / "part.parquet"
+            file.write_bytes(await made.world.runtime.objects.get(part))
+            assert re.fullmatch(rf"{folder}\d{{4}}-\d\d-\d\dT\d\d/[^/]+\.parquet", part)
+            assert pq.read_table(file).num_rows == count
+            assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{file}')").fetchall() == [(count,)]
+        assert table_of(made).location() == f"s3://{settings.names.bucket}/acme/tables/companies"
+        assert len(table_of(made).scan(row_filter="is_current = true").to_arrow()) == count
