@@ -119,6 +119,6 @@ async def test_files_lie_where_the_design_says_and_other_readers_read_them(setti
             file.write_bytes(await made.world.runtime.objects.get(part))
             assert re.fullmatch(rf"{folder}\d{{4}}-\d\d-\d\dT\d\d/[^/]+\.parquet", part)
             assert pq.read_table(file).num_rows == count
-            assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{file}')").fetchall() == [(count,)]
+            assert duckdb.execute(f"SELECT count(*) FROM read_parquet('{file}')").fetchall() == [(count,)]
         assert table_of(made).location() == f"s3://{settings.names.bucket}/acme/tables/companies"
         assert len(table_of(made).scan(row_filter="is_current = true").to_arrow()) == count
