@@ -30,7 +30,7 @@ def sandbox(
     world = World(lambda: datetime.now(UTC), random.Random(seed))  # noqa: S311  seeded on purpose
     keys = Keys("sandbox", "public", "private", "00000000-0000-4000-8000-000000000000")
     world.add_site("sandbox", keys)
-    world.populate("sandbox", {"service/tickets": records, "time/entries": records}, minimum=100)
+    world.populate("sandbox", {"service/tickets": records, "time/entries": records}, minimum=12)
 
     def ready(running: Running) -> None:
         for name, value in {
