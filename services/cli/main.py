@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None, groups: Groups = GROUPS) -> int
         # Whoever read our output has seen enough. Python would complain at its own end (Python docs: signal, SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
+    except SystemExit as err:  # how typer ends when nobody reads on
+        code = DONE if isinstance(err.__context__, OSError) else int(err.code or 0)
     except Exception as err:  # noqa: BLE001 - the last door before a person, who gets no traceback
         code = _failed(err, screen)
     if code == INTERRUPTED:

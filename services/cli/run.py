@@ -59,7 +59,8 @@ def run_command(
 ) -> int:
     """Read what is new, transform it, merge it into the lake, and end.
 
-    Exit codes: 0 complete; 3 done, but some endpoints were not available (listed); 1 failed.
+    Exit codes: 0 complete; 3 done, but some endpoints were not available or some records could not be
+    used (listed); 1 failed.
     """
     if not once:
         raise UsageError(
@@ -109,13 +110,13 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
         sum(endpoint.rejected for endpoint in summary.endpoints) + transformed.rejected + written.rejected,
         written.files,
         written.rows_written,
-        _exit_code(summary),
+        _exit_code(summary, transformed.rejected + written.rejected),
     )
 
 
-def _exit_code(summary: Summary) -> int:
+def _exit_code(summary: Summary, rejected: int) -> int:
     if summary.complete:
-        return DONE
+        return IN_PART if rejected or any(endpoint.rejected for endpoint in summary.endpoints) else DONE
     return IN_PART if len(summary.failed) < len(summary.endpoints) else FAILED
 
 

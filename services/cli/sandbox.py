@@ -15,7 +15,7 @@ app = typer.Typer()
 @command(app, "sandbox", "avesa sandbox", "avesa sandbox --port 8080 --records 5000")
 def sandbox(
     screen: Screen,
-    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0: a free one.")] = 0,
+    port: Annotated[int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="0: a free one.")] = 0,
     records: Annotated[int, typer.Option("--records", metavar="COUNT", min=1, help="Tickets to begin with.")] = 1_000,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="The same number, the same records.")] = 1,
 ) -> None:
@@ -30,7 +30,7 @@ def sandbox(
     world = World(lambda: datetime.now(UTC), random.Random(seed))  # noqa: S311  seeded on purpose
     keys = Keys("sandbox", "public", "private", "00000000-0000-4000-8000-000000000000")
     world.add_site("sandbox", keys)
-    world.populate("sandbox", {"service/tickets": records, "time/entries": records}, minimum=12)
+    world.populate("sandbox", {"service/tickets": records, "time/entries": records}, minimum=min(12, records))
 
     def ready(running: Running) -> None:
         for name, value in {

@@ -12,8 +12,8 @@ import typer
 from services.cli.options import MappingsFolder, command
 from services.cli.screen import Screen
 from services.cli.world import UP_FILE, Place, Up, World, is_meant, open_world, run
-from services.contracts.errors import UsageError
-from services.runtime.loop import install_signals
+from services.contracts.errors import FatalError, UsageError
+from services.runtime.loop import install_signals, pause
 from services.runtime.mapping_files import load_mappings
 from services.runtime.processes import service_children, stop_children, stop_when_orphaned
 from services.runtime.settings import Settings, inherited_environment, own_variables, variable
@@ -21,10 +21,18 @@ from services.runtime.settings import Settings, inherited_environment, own_varia
 app = typer.Typer()
 
 UP_FOLDER: Final = Path(".avesa")
+WATCH_S: Final = 1.0
 
 Note = Callable[[str], None]
 Serve = Callable[[World, asyncio.Event], Awaitable[None]]
 _Orphan = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
+
+
+class _Aws(msgspec.Struct, frozen=True):
+    """The environment in which children find it, and whether it still runs (another's is not ours to watch)."""
+
+    environment: dict[str, str]
+    runs: Callable[[], bool] = lambda: True
 
 
 # -- one service ------------------------------------------------------------------------------------------------------
@@ -108,7 +116,8 @@ def up(
         float | None, typer.Option("--interval-s", metavar="SECONDS", min=1, help="Read every endpoint so often.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", metavar="PORT", help="Port of the embedded AWS. Default: a free one.")
+        int | None,
+        typer.Option("--port", metavar="PORT", min=1, max=65535, help="Port of the embedded AWS. Default: a free one."),
     ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Use the embedded AWS, whatever else is configured.")
@@ -132,22 +141,30 @@ async def _up(
 
     stopping = asyncio.Event()
     install_signals(stopping)
-    async with _aws(screen, place, port, embedded) as environment:
+    clock, logs = SystemClock(), UP_FOLDER / "logs"
+    async with _aws(screen, place, port, embedded) as aws:
         screen.standing = ""
-        logs = UP_FOLDER / "logs"
-        children = service_children(logs, {**environment, **own}, options, SystemClock(), screen.note)
+        children = service_children(logs, {**aws.environment, **own}, options, clock, screen.note)
         running = [asyncio.create_task(child.run()) for child in children]
         screen.note(f"extractor, transformer and compactor are running; logs in {logs}")
         screen.note("In another terminal: avesa setup-service, avesa status, avesa query 'SELECT ...'. Ctrl-C ends it.")
-        await stopping.wait()
+        while not stopping.is_set() and aws.runs():
+            await pause(clock, stopping, WATCH_S)
+        died = not aws.runs()
+        if died:
+            screen.alarm("the embedded AWS has died")
         screen.note("stopping: finishing what is in hand (Ctrl-C again: at once)")
         await stop_children(children, screen.note)
         await asyncio.gather(*running)
+    if died:
+        raise FatalError(
+            "the embedded AWS died", where=str(UP_FOLDER / "aws" / "ministack.log"), remedy="Start `avesa up` again."
+        )
     screen.note("stopped")
 
 
 @asynccontextmanager
-async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -> AsyncIterator[dict[str, str]]:
+async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -> AsyncIterator[_Aws]:
     """The environment in which children find the AWS that is meant; the embedded one is stopped last."""
     settings = Settings.from_environment(
         environment=place.environment, region=place.region, profile=place.profile or variable("AWS_PROFILE")
@@ -159,7 +176,9 @@ async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -
             screen.note(
                 f"using {settings.endpoint_url or 'AWS ' + settings.region}, environment {settings.environment}"
             )
-        yield inherited_environment(ENVIRONMENT=settings.environment, AWS_REGION=settings.region)
+        profile = {"AWS_PROFILE": settings.profile} if settings.profile else {}
+        named = {"ENVIRONMENT": settings.environment, "AWS_REGION": settings.region}
+        yield _Aws(inherited_environment(**named, **profile))
         return
     from services.runtime.provision import ensure
     from services.sandbox.embedded import EmbeddedAws, embedded_environment
@@ -171,7 +190,7 @@ async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -
         await ensure(settings)
         UP_FILE.write_bytes(msgspec.json.encode(Up(aws.url, settings.environment)))
         screen.note(f"embedded AWS at {aws.url}; its data lie in {aws.directory} and survive a restart")
-        yield embedded_environment(settings, **own_variables())
+        yield _Aws(embedded_environment(settings, **own_variables()), lambda: aws.running)
     finally:
         UP_FILE.unlink(missing_ok=True)
         if not await asyncio.to_thread(aws.stop):

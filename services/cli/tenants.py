@@ -13,7 +13,7 @@ from services.cli.credentials import asked, from_variables, missing_variables
 from services.cli.options import MappingsFolder, OneService, OneTenant, Service, TenantId, command
 from services.cli.screen import Columns, Screen, counted
 from services.cli.spelling import plain, service_meant
-from services.cli.world import Place, open_world, run
+from services.cli.world import UP_FILE, Place, open_world, run
 from services.contracts.errors import FatalError, NotFoundError, RetryableError, UnauthorizedError, UsageError
 from services.contracts.integration import Integration
 from services.contracts.names import Names, checked_tenant
@@ -179,7 +179,10 @@ def _show_connected(screen: Screen, done: Setup, integration: Integration, place
     if not done.enabled:
         screen.say(f"  avesa services resume{named}   (it is paused)")
     screen.say(f"  avesa check{named}")
-    screen.say(f"  avesa run --once --tenant-id {done.tenant_id}{there}")
+    if UP_FILE.exists():
+        screen.say("  (`avesa up` runs here and begins to read it within a minute)")
+    else:
+        screen.say(f"  avesa run --once --tenant-id {done.tenant_id}{there}")
     screen.say(f"  avesa status{there}")
 
 

@@ -113,7 +113,10 @@ def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
     yield from _letters(seen.letters, place)
     for held in seen.held:
         what = f"the mapping of {held.table} for {held.tenant_id} {held.service} has changed and is not in force"
-        yield Trouble(f"{what}: {held.what}", "`avesa replay --rebuild` brings it into force, or undo the change.")
+        yield Trouble(
+            f"{what}: {held.what}",
+            "The former mapping holds. Undo the change; a rebuild comes with `replay`.",
+        )
 
 
 def _lost(stage: Stage) -> Iterator[Trouble]:
@@ -247,8 +250,8 @@ def _letters(letters: Iterable[Letters], place: str) -> Iterator[Trouble]:
         named = ", ".join(f"{code} {number}" for code, number in codes.most_common(NAMES_SHOWN_MAX))
         yield Trouble(
             f"{more}{counted(count, 'record')} of {tenant_id} could not be used ({named})",
-            f"They lie whole below {place}/{tenant_id}/dead-letter/, each with its reason; mend the mapping or the "
-            "record, then `avesa replay`.",
+            f"They lie whole below {place}/{tenant_id}/dead-letter/, each with its reason; mend the record at the "
+            "source (it is read again when it changes) or keep them for `replay`, which is to come.",
         )
 
 

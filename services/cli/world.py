@@ -66,7 +66,9 @@ class World(msgspec.Struct, frozen=True):
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work to its end. Ctrl-C cancels it, and is raised when it has cleaned up."""
     import asyncio
+    import signal
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, however: clean up, let leases go
     return asyncio.run(work)
 
 
@@ -86,7 +88,9 @@ def settings_for(place: Place, screen: Screen) -> Settings:
         return settings
     screen.note(f"using the embedded AWS of `avesa up` at {up.endpoint_url}")
     environment = place.environment or variable("ENVIRONMENT") or up.environment
-    kept = {"region": settings.region, "state_dir": settings.state_dir, "log": settings.log}
+    from services.sandbox.embedded import LEASE_S
+
+    kept = {"region": settings.region, "state_dir": settings.state_dir, "log": settings.log, "lease_s": LEASE_S}
     return Settings.embedded(up.endpoint_url, environment=environment, **kept)
 
 

@@ -154,7 +154,7 @@ class Warehouse:
                     f"column {field.name} of {tenant_id}/{name} is {known[field.name]}, the mapping says "
                     f"{field.field_type}",
                     code="bad_mapping",
-                    remedy="Rebuild the table: avesa replay --rebuild.",
+                    remedy="Undo the change of the mapping; rebuilding a table comes with `replay`.",
                 )
         missing = [field for field in schema.fields if field.name not in known]
         if missing:

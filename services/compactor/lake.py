@@ -213,6 +213,11 @@ class Lake:
     async def _register(
         self, connection: duckdb.DuckDBPyConnection, name: Name, tenants: Sequence[str], at: UtcTime | None
     ) -> None:
+        if name.service and at is not None:
+            raise UsageError(
+                f"raw.{name.service}.{name.table} has no history to look at as of a time",
+                remedy="Ask a canonical table, or leave --as-of out.",
+            )
         if name.service:
             found = [await self._latest(one, name.service, name.table) for one in tenants]
             connection.register(name.registered, pa.concat_tables([_NO_RAW, *found]))
@@ -303,6 +308,8 @@ def _names_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[Name]:
     tree = msgspec.json.decode(text)
     if tree.get("error"):
         raise UsageError(str(tree.get("error_message", "this is not SQL")), remedy="`avesa query` takes a SELECT.")
+    if len(tree.get("statements", ())) > 1:
+        raise UsageError("these are several statements", remedy="`avesa query` takes one SELECT.")
     own = set(_common_names(tree))
     names = set()
     for catalog, schema, table in _base_tables(tree):

@@ -208,7 +208,7 @@ class Merging:
         raise FatalError(
             f"{one.part.key} is gone before it was merged",
             code="not_found",
-            remedy="Rebuild the table from the raw archive: avesa replay --rebuild.",
+            remedy="Its observations stay in canonical/; rebuilding a table comes with `replay`.",
         )
 
     async def _settle(self) -> None:

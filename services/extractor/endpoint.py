@@ -289,11 +289,13 @@ async def walk(
         request = list_request(
             caller.site.base_url, caller.site.values, spec, page, since=since, parent=parent, sweep=sweep
         )
-        got = await caller.get(request, read, calls=work.calls, background=background)
-        if got.value.garbled:  # what could be read was read, and counts
-            yield Step(Got(got.value.usable, got.observed_at, got.earliest_at), request.source, at)
+        try:
             got = await caller.get(request, read, calls=work.calls, background=background)
-        work.summary.calls = work.calls.count
+            if got.value.garbled:  # what could be read was read, and counts
+                yield Step(Got(got.value.usable, got.observed_at, got.earliest_at), request.source, at)
+                got = await caller.get(request, read, calls=work.calls, background=background)
+        finally:
+            work.summary.calls = work.calls.count
         try:
             following = advance(spec.pagination, at, got.value.turn)
         except AvesaError as err:

@@ -127,12 +127,16 @@ class Leases:
         return now - seen.since >= self.lease_s
 
     async def wait_for(self, scope: str, name: str, seconds_max: float) -> Lease | None:
-        """Try until it is ours or `seconds_max` have passed."""
-        until = self.clock.monotonic() + seconds_max
+        """Try until it is ours, its owner has shown life, or `seconds_max` have passed."""
+        until, first = self.clock.monotonic() + seconds_max, self._seen.get((scope, name))
         while True:
             lease = await self.acquire(scope, name)
             if lease is not None or self.clock.monotonic() >= until:
                 return lease
+            seen = self._seen.get((scope, name))
+            if first is not None and seen is not first:  # another sighting: somebody is at work, and stays so
+                return None
+            first = seen
             await self.clock.sleep(min(self.lease_s / RENEWALS_PER_LEASE, 1.0))
 
     async def renew_forever(self) -> None:

@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # AWS. No endpoint = real AWS; no key = wherever boto3 finds one (environment, profile, task role).
     region: str = "us-east-2"
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+")] | None = None
     localstack: bool = False  # the endpoint was given as a LOCALSTACK_* variable: whatever its host, an emulator
     profile: str | None = None
     access_key: str | None = None

@@ -120,7 +120,7 @@ class Preview:
                 found.problems.append(Problem(file, number, err.what, err.where))
             else:
                 found.events += mapped
-                found.unmapped += not mapped
+                found.unmapped += not self._mappers(event)
         return found
 
     def _mapped(self, event: ChangeEvent) -> Iterator[CanonicalEvent]:
