@@ -197,6 +197,9 @@ class ShardWork:
                     return
                 except FencedError:
                     return
+                except NotFoundError as err:  # the shard or its stream is gone: what there is now is found anew
+                    self._emit(WaitingFor(what=f"{self._group} on {shard.shard_id}", why=str(err)))
+                    return
                 except RetryableError as err:
                     if self._clock.monotonic() - started > PAUSE_MAX_S:
                         pause_s = PAUSE_FIRST_S

@@ -120,3 +120,21 @@ async def test_a_stream_made_again_under_the_same_name_is_read_from_its_start() 
     await reader.put("new")
     await reader.run_for(30, seed=2)
     assert reader.read == ["old", "new"]
+
+
+async def test_a_stream_that_goes_away_under_us_and_comes_back_is_read_on() -> None:
+    reader = Reader(shards=1)
+    await reader.put("old")
+    leases = Leases(reader.rows, "Leases", reader.clock, FakeChance(1), lambda _: None, 10.0)
+    work = ShardWork(STREAM, "reader", reader.streams, leases, reader.clock, lambda _: None, reader.work)
+    running = asyncio.create_task(work.run(asyncio.Event()))
+    await reader.clock.sleep(30)
+    reader.streams.delete(STREAM)
+    await reader.clock.sleep(30)
+    reader.streams.create(STREAM, 1)
+    await reader.put("new")
+    await reader.clock.sleep(60)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert reader.read == ["old", "new"]
