@@ -87,10 +87,10 @@ async def _show(screen: Screen, report: "Report", made: "Demo") -> None:
     screen.say()
     ticket = report.showpiece
     screen.say(f"$ avesa history tickets {ticket} --tenant-id acme")
-    screen.say((await made.shown("history", "tickets", ticket, "--tenant-id", "acme")).rstrip())
+    screen.say((await made.avesa("history", "tickets", ticket, "--tenant-id", "acme")).rstrip())
     screen.say()
     screen.say(f'$ avesa query "{QUERY}"')
-    screen.say((await made.shown("query", QUERY)).rstrip())
+    screen.say((await made.avesa("query", QUERY)).rstrip())
     screen.say()
     screen.show(_lines(report.verdicts), COLUMNS)
     for verdict in report.verdicts:

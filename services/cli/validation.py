@@ -16,7 +16,7 @@ from services.contracts.mapping_files import (
     decode_table,
 )
 from services.contracts.schema import CanonicalTable
-from services.runtime.mapping_files import SHIPPED
+from services.runtime.mapping_files import files_in_force
 
 Folder = Literal["canonical", "integrations"]
 
@@ -38,9 +38,7 @@ def problems_of(own: Path | None, only: Sequence[Path]) -> tuple[list[Problem], 
 
 def _in_force(folder: Folder, own: Path | None, given: dict[Path, Folder]) -> list[Path]:
     """Of files with the same name the last counts."""
-    places = (SHIPPED, own) if own is not None else (SHIPPED,)
-    files = [file for place in places for file in sorted((place / folder).glob("*.json"))]
-    files += [file for file, kind in given.items() if kind == folder]
+    files = [*files_in_force(folder, own), *(file for file, kind in given.items() if kind == folder)]
     return list({file.name: file for file in files}.values())
 
 

@@ -81,10 +81,9 @@ class ShardCutter:
 
     # -- the story
     async def open(self, parents: Sequence[Row]) -> None:
-        """Take up what is committed; complete a recorded cut. The row is read again and not taken from the lease: the
-        former owner may have committed until the very moment at which we took over, and now no more."""
-        runtime, lease = self._runtime, self.lease
-        held = await runtime.rows.get(runtime.leases.table, lease.key) or lease.row
+        """Take up what is committed; complete a recorded cut."""
+        lease = self.lease
+        held = await lease.committed()
         self.row, self._inherits = read_row(held, parents), not has_begun(held)
         self._read_to, self._arrived_at = self.row.position, self.row.arrived_at
         self._again = read_again(lease, self.row.position)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from services.contracts.events import CanonicalEvent
-from services.contracts.fold import Observation, Scd, Version, fold
+from services.contracts.fold import Observation, Version, fold
 from services.contracts.schema import CanonicalTable
 
 Values = Mapping[str, Any]
@@ -92,13 +92,9 @@ def folded_rows(events: Iterable[CanonicalEvent], tables: Mapping[str, Canonical
     rows = [
         version_row(entity, version, tables[entity.table])
         for entity, seen in by_entity.items()
-        for version in fold(seen, scd_of(tables[entity.table]))
+        for version in fold(seen, tables[entity.table].scd)
     ]
     return sorted(rows, key=reading_order)
-
-
-def scd_of(table: CanonicalTable) -> Scd:
-    return table.scd
 
 
 def reading_order(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """One (tenant, service) while we hold its lease: one writer of its budget, its marks, its memory and its sweeps."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from services.contracts.errors import (
@@ -19,7 +19,7 @@ from services.extractor.probe import prove_caller
 from services.extractor.summary import EndpointSummary
 from services.extractor.sweep import can_sweep, sweep, sweep_interval_s
 from services.extractor.tenants import TenantService, accept, refuse
-from services.runtime.loop import pause
+from services.runtime.loop import all_of, cancelled, pause
 
 LEASE_SCOPE: Final = "extract"  # the name is `TenantService.name`
 STOP_S: Final = 10.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
@@ -65,8 +65,8 @@ class Unit:
                 watched.append(asyncio.ensure_future(desk.runtime.clock.sleep(STOP_S)))
                 await asyncio.wait({ended, lost, watched[-1]}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            results = await _cancelled(tasks)
-            await _cancelled(watched)
+            results = await cancelled(tasks)
+            await cancelled(watched)
         if desk.lease.lost.is_set():
             raise FencedError(f"the lease on {desk.lease.name} is lost")
         for result in results:
@@ -148,10 +148,10 @@ class Unit:
         for work in works.values():
             work.watch = watch
         try:
-            await _all_or_first_error([self._read_one(work, ended) for work in works.values()])
+            await all_of([self._read_one(work, ended) for work in works.values()])
             if sweeping:
                 families = {work.family.name: work.family for name, work in works.items() if name not in new}
-                await _all_or_first_error([self._sweep_one(family) for family in families.values()])
+                await all_of([self._sweep_one(family) for family in families.values()])
         except UnauthorizedError as err:
             for work in works.values():
                 work.summary.code, work.summary.what = err.code, str(err)
@@ -191,19 +191,3 @@ class Unit:
         """Everything that is not saved yet. Errors: FencedError, RetryableError."""
         for work in self._works.values():
             await work.ledger.save_rest()
-
-
-async def _all_or_first_error(loops: Sequence[Coroutine[None, None, None]]) -> None:
-    tasks = [asyncio.ensure_future(loop) for loop in loops]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        await _cancelled(tasks)
-
-
-async def _cancelled(tasks: Iterable[asyncio.Future[Any]]) -> list[Any]:
-    """What came of the tasks; those still running are cancelled first."""
-    known = list(tasks)
-    for task in known:
-        task.cancel()
-    return await asyncio.gather(*known, return_exceptions=True)

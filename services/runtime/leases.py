@@ -28,7 +28,10 @@ class _Sighting(msgspec.Struct):
 
 
 class Lease:
-    """Work we own until `lost` says otherwise. `row` is the row as it was when we took it."""
+    """Work we own until `lost` says otherwise.
+
+    `row` is the row as it was just before we took it, and what we committed since; `committed` asks for it anew.
+    """
 
     def __init__(self, leases: "Leases", scope: str, name: str, epoch: int, row: Row, *, taken_over: bool) -> None:
         self._leases = leases
@@ -51,6 +54,11 @@ class Lease:
     def alive(self) -> None:
         """The loop has moved; call it at each turn."""
         self.moved = self._leases.clock.monotonic()
+
+    async def committed(self) -> Row:
+        """The row as it is: the former owner may have committed until the very moment at which we took over, and an
+        answer to a commit of ours may have been lost."""
+        return await self._leases.rows.get(self._leases.table, self.key) or self.row
 
     async def commit(self, values: Mapping[str, Value]) -> None:
         """Write `values` into the row if we still own it. Repeating a commit is harmless.
@@ -110,8 +118,6 @@ class Leases:
             )
         except ConflictError:
             return None
-        # Until our write the former owner may have committed; from now on it cannot.
-        row = (await self.rows.get(self.table, key) or {}) | {"progress": row.get("progress")}
         lease = Lease(self, scope, name, epoch + 1, row, taken_over=owner not in (None, self.worker))
         self._held[scope, name] = lease
         self._seen.pop((scope, name), None)

@@ -61,8 +61,8 @@ async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         await cancelled(tasks)
 
 
-async def cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel what still runs, and return when all of it has ended."""
+async def cancelled(tasks: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """Cancel what still runs; what came of each, results and errors alike, once all have ended."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return await asyncio.gather(*tasks, return_exceptions=True)

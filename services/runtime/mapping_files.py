@@ -21,7 +21,7 @@ def load_mappings(own: Path | None = None) -> MappingFiles:
             f"{own} is not a folder", remedy="--mappings takes a folder with canonical/ and integrations/."
         )
     tables: dict[str, CanonicalTable] = {}
-    for file in _files("canonical", own):
+    for file in files_in_force("canonical", own):
         table = decode_table(_read(file), _shown(file))
         if table.table != file.stem:
             raise UsageError(
@@ -29,7 +29,7 @@ def load_mappings(own: Path | None = None) -> MappingFiles:
             )
         tables[table.table] = table
     integrations: dict[str, Integration] = {}
-    for file in _files("integrations", own):
+    for file in files_in_force("integrations", own):
         integration = decode_integration(_read(file), _shown(file))
         if integration.service != file.stem:
             raise UsageError(
@@ -49,7 +49,8 @@ def find_integration(mappings: MappingFiles, service: str) -> Integration:
     return found
 
 
-def _files(folder: str, own: Path | None) -> list[Path]:
+def files_in_force(folder: str, own: Path | None) -> list[Path]:
+    """The files of `canonical` or `integrations`, by name: ours, and those of `own` in place of ours of that name."""
     found = {file.name: file for place in (SHIPPED, own) if place for file in sorted((place / folder).glob("*.json"))}
     return [found[name] for name in sorted(found)]
 

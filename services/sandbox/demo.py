@@ -123,7 +123,7 @@ class Demo:
                     task.cancel()
             self._read_logs()
             self.note("one last round, with a sweep for deletes: avesa run --once")
-            await self._avesa("run", "--once", *options)
+            await self.avesa("run", "--once", *options)
             served = sum(site.log.rows_count for site in self.world.sites.values())
             self.note("comparing the lake with everything the sandbox served")
             verdicts = await self._compare(warehouse, options[1])
@@ -165,7 +165,7 @@ class Demo:
             "CONNECTWISE_CLIENT_ID": keys.client_id,
         }
         names = ("--tenant-id", tenant, "--company-name", tenant.title(), "--service", SERVICE)
-        await self._avesa("setup-service", *names, *options, **credentials)
+        await self.avesa("setup-service", *names, *options, **credentials)
 
     async def _live(self) -> None:
         """The customers at work: changes of every kind, evenly spread."""
@@ -182,7 +182,7 @@ class Demo:
                 return
 
     # -- the services
-    async def _avesa(self, *arguments: str, **extra: str) -> str:
+    async def avesa(self, *arguments: str, **extra: str) -> str:
         """One command, as a user would type it; its output. Errors: FatalError with what it said."""
         process = await asyncio.create_subprocess_exec(
             *command_line(arguments),
@@ -314,10 +314,6 @@ class Demo:
         )
         living = self.world.current(TENANTS[0], "service/tickets")
         return str(max((count, number) for number, count in states.items() if number in living)[1])
-
-    async def shown(self, *arguments: str) -> str:
-        """What a command prints to a user of this demo's lake."""
-        return await self._avesa(*arguments)
 
 
 def _in_hand(service: str, row: Mapping[str, Any]) -> bool:

@@ -87,10 +87,9 @@ class Transformer:
             run.close()
 
     async def _open(self, lease: Lease, shard: Shard, parents: Sequence[Row], totals: Totals) -> ShardRun:
-        """Load what is committed. Read again and not taken from the lease: the former owner may have committed until
-        the very moment at which we took over, and now no more."""
+        """Load what is committed."""
         runtime = self._runtime
-        row = await runtime.rows.get(runtime.leases.table, lease.key) or lease.row
+        row = await lease.committed()
         numbers = self._segments.setdefault(lease, count(1))  # one lease may be worked on several times
         state = SnapshotState(
             runtime.objects,
