@@ -88,8 +88,8 @@ def query(
 async def _query(
     screen: Screen, place: Place, files: MappingFiles, sql: str, tenant_id: str | None, at: UtcTime | None
 ) -> "tuple[Answer, Holders]":
-    async with _opened(screen, place, files) as (world, lake):
-        holders = await _holders(world, lake, tenant_id)
+    async with opened(screen, place, files) as (world, lake):
+        holders = await find_holders(world, lake, tenant_id)
         try:
             return await lake.query(sql, tenant_id, at), holders
         except UsageError as err:
@@ -102,7 +102,7 @@ async def _query(
 
 
 @asynccontextmanager
-async def _opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIterator[tuple[World, Lake]]":
+async def opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIterator[tuple[World, Lake]]":
     """The lake, for reading: nothing that is missing is created."""
     async with open_world(place, screen, create=False) as world:
         with screen.working("reading the lake"):
@@ -121,7 +121,7 @@ class Holders(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-async def _holders(world: World, lake: "Lake", tenant_id: str | None) -> Holders:
+async def find_holders(world: World, lake: "Lake", tenant_id: str | None) -> Holders:
     """All tenants of the lake, or the one named. Errors: UsageError for one that nobody knows."""
     there = await lake.tenants()
     hint = "" if there else f"the lake of {world.named} holds no table yet: `avesa status` says why"
@@ -277,8 +277,8 @@ def history(
 async def _read_history(
     screen: Screen, place: Place, files: MappingFiles, table: str, record_id: str, tenant_id: str | None
 ) -> tuple[list[Entity], str, UtcTime]:
-    async with _opened(screen, place, files) as (world, lake):
-        holders = await _holders(world, lake, tenant_id)
+    async with opened(screen, place, files) as (world, lake):
+        holders = await find_holders(world, lake, tenant_id)
         rows = await lake.versions(tenant_id, table, record_id=record_id)
         # What a version does not show: when a deletion was seen, and of what no version is left.
         tenants = sorted({row["tenant_id"] for row in rows}) or holders.tenants

@@ -1,10 +1,10 @@
 """Iceberg through pyiceberg: the tables of an environment, and the two of one history as a merge sees them.
 
 A commit holds only on the snapshot it read: pyiceberg's own retries are off, because rebasing a merge would double
-rows. Data files are rewritten (copy on write); layout.py says which.
+rows. Rows that go are marked as dead in position deletes; layout.py says when files are rewritten.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, NoSuchTableError
-from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -33,13 +32,13 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from services.compactor.layout import Limits, Rewrite, rewrite_appended, rewrite_leaves
-from services.compactor.merge import Remembered, Row, Watermark
-from services.compactor.open_table import OpenTable, keys_of, lake_errors
-from services.compactor.parquet import Key, column_kinds, from_arrow, rows_from_arrow, rows_to_arrow
+from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
+from services.compactor.layout import Limits
+from services.compactor.open_table import OpenTable, lake_errors
+from services.compactor.parquet import version_kinds
 from services.contracts.errors import FatalError
 from services.contracts.names import Names, timeline_table
-from services.contracts.schema import ROW_COLUMNS, CanonicalTable
+from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
 from services.runtime.settings import Settings
 
@@ -54,39 +53,25 @@ TYPES: Final[Mapping[str, PrimitiveType]] = {
     "date": DateType(),
     "json": StringType(),
 }
-TIMELINE: Final[Mapping[str, str]] = {
-    "tenant_id": "string",
-    "service": "string",
-    "family": "string",
-    "record_id": "string",
-    "effective_at": "timestamp",
-    "observed_at": "timestamp",
-    "op": "string",
-    "mapping_version": "int32",
-    "record_hash": "string",
-    "untracked": "json",
-}
 PROPERTIES: Final[Mapping[str, str]] = {
     "commit.retry.num-retries": "0",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     "write.parquet.compression-codec": "zstd",
-    "write.parquet.row-group-limit": "8192",
+    "write.parquet.row-group-limit": "4096",  # one record is in one of them: what a look-up reads
     # Bounds of 100 columns would be most of a manifest; these are the ones that find a record or a moment.
     "write.metadata.metrics.default": "none",
     **{
         f"write.metadata.metrics.column.{name}": "full"
         for name in ("record_id", "valid_from", "valid_to", "is_current", "effective_at", "op")
     },
-    # Used by `maintain` alone: every other commit adds the manifests it needs and no more.
-    "commit.manifest-merge.enabled": "true",
-    "commit.manifest.min-count-to-merge": "2",
 }
 MERGED: Final = "avesa.merged"
 STREAM: Final = "avesa.stream"
+FLOORS: Final = "avesa.mappings"  # see HistoryTables.floors
 DOC_CHARS_MAX: Final = 255  # a column's comment: Glue API reference
 
-RowId = tuple[Key, UtcTime]
+NOTHING_REMOVED: Final = pa.table({FILE: pa.array([], pa.string()), POSITION: pa.array([], pa.int64())})
 
 
 class Warehouse:
@@ -126,9 +111,7 @@ class Warehouse:
             return OpenTable(self._open(tenant_id, name, schema, partition), self._limits, self.endpoint_url)
 
         versions = opened(table.table, _version_schema(table), "is_current")
-        return IcebergHistory(
-            tenant_id, table, versions, lambda: opened(timeline, _schema(TIMELINE), "op"), self._limits
-        )
+        return IcebergHistory(versions, lambda: opened(timeline, _schema(TIMELINE), "op"))
 
     def load(self, tenant_id: str, name: str) -> Table | None:
         """A table as it is now, None when there is none."""
@@ -208,11 +191,6 @@ def glue_properties(settings: Settings) -> dict[str, Any]:
     return properties | {name: value for name, value in optional.items() if value is not None}
 
 
-def version_kinds(table: CanonicalTable) -> dict[str, str]:
-    """The columns of a version table and their kinds, in order."""
-    return {**column_kinds(table), **ROW_COLUMNS}
-
-
 def _version_schema(table: CanonicalTable) -> Schema:
     docs = {name: column.description for name, column in table.all_columns().items()}
     return _schema(version_kinds(table), docs)
@@ -232,116 +210,52 @@ def _schema(kinds: Mapping[str, str], docs: Mapping[str, str] | None = None) -> 
 class IcebergHistory:
     """`HistoryTables` over two Iceberg tables. The timeline is opened when it is first needed."""
 
-    def __init__(
-        self,
-        tenant_id: str,
-        table: CanonicalTable,
-        versions: OpenTable,
-        open_timeline: Callable[[], OpenTable],
-        limits: Limits,
-    ) -> None:
-        self._tenant_id = tenant_id
-        self._versions, self._open_timeline, self._limits = versions, open_timeline, limits
-        self._kinds = version_kinds(table)
-        self._homes: dict[RowId, str] = {}  # rows read -> the file they lie in
+    def __init__(self, versions: OpenTable, open_timeline: Callable[[], OpenTable]) -> None:
+        self.versions, self._open_timeline = versions, open_timeline
 
     @cached_property
-    def _timeline(self) -> OpenTable:
+    def timeline(self) -> OpenTable:
         return self._open_timeline()
 
     @property
     def watermark(self) -> Watermark:
-        properties = self._versions.table.properties
+        properties = self.versions.table.properties
         return Watermark(properties.get(STREAM, ""), msgspec.json.decode(properties.get(MERGED, "{}")))
 
-    def open_rows(self, keys: Collection[Key]) -> list[Row]:
-        return self._rows(True, keys)
-
-    def closed_rows(self, keys: Collection[Key]) -> list[Row]:
-        return self._rows(False, keys)
-
-    def _rows(self, is_current: bool, keys: Collection[Key]) -> list[Row]:
-        found: list[Row] = []
-        for file, table in self._versions.find(self._versions.partition(is_current), keys):
-            rows = rows_from_arrow(table, self._kinds)
-            self._homes.update((_row_id(row), file.file_path) for row in rows)
-            found += rows
+    @property
+    def floors(self) -> dict[str, int]:
+        found: dict[str, int] = msgspec.json.decode(self.versions.table.properties.get(FLOORS, "{}"))
         return found
 
-    def remembered(self, keys: Collection[Key], *, deletes_only: bool) -> list[Remembered]:
-        timeline = self._timeline
-        files = timeline.partition("delete") if deletes_only else timeline.files.values()
-        return [
-            msgspec.convert(row, Remembered)
-            for _, table in timeline.find(files, keys)
-            for row in rows_from_arrow(table, TIMELINE)
-        ]
+    def open_rows(self, record_ids: pa.Array) -> pa.Table:
+        return self.versions.find(self.versions.partition(True), record_ids)
 
-    def remember(self, entries: Sequence[Remembered]) -> None:
-        timeline = self._timeline
-        replaced: list[str] = []
-        written: list[DataFile] = []
-        for op in ("delete", "upsert"):
-            rows = [
-                {"tenant_id": self._tenant_id, **msgspec.structs.asdict(entry)} for entry in entries if entry.op == op
-            ]
-            leaves = [timeline.leaf(file) for file in timeline.partition(op)]
-            for rewrite in rewrite_appended(leaves, {}, len(rows), self._limits):
-                added = rows_to_arrow(rows, TIMELINE)
-                written += timeline.write(rewrite, added, op, lambda _, held: held, self._limits.closed_rows)
-                replaced += rewrite.paths
-        timeline.commit(replaced, written, {})
+    def closed_rows(self, record_ids: pa.Array) -> pa.Table:
+        return self.versions.find(self.versions.partition(False), record_ids)
 
-    def commit(self, removed: Sequence[Row], added: Sequence[Row], watermark: Watermark) -> None:
-        gone: dict[str, set[RowId]] = {}
-        for row in removed:
-            gone.setdefault(self._homes[_row_id(row)], set()).add(_row_id(row))
-        replaced: list[str] = []
-        written: list[DataFile] = []
-        for is_current in (True, False):
-            rows = sorted((row for row in added if row["is_current"] is is_current), key=lambda row: row["record_id"])
-            for rewrite, rows_max in self._rewrites(is_current, gone, rows):
-                table = rows_to_arrow(rows[rewrite.start : rewrite.end], self._kinds)
-                moved = Rewrite(rewrite.paths, 0, rewrite.end - rewrite.start)
-                written += self._versions.write(moved, table, is_current, _without(gone), rows_max)
-                replaced += rewrite.paths
-        wanted = {MERGED: msgspec.json.encode(watermark.cuts, order="sorted").decode(), STREAM: watermark.stream}
-        properties = self._versions.table.properties
-        news = {name: text for name, text in wanted.items() if properties.get(name) != text}
-        self._versions.commit(replaced, written, news)
+    def remembered(self, record_ids: pa.Array, *, deletes_only: bool) -> pa.Table:
+        timeline = self.timeline
+        return timeline.find(timeline.partition("delete") if deletes_only else timeline.files.values(), record_ids)
 
-    def _rewrites(
-        self, is_current: bool, gone: Mapping[str, set[RowId]], rows: Sequence[Row]
-    ) -> list[tuple[Rewrite, int]]:
-        leaves = [self._versions.leaf(file) for file in self._versions.partition(is_current)]
-        counts = {leaf.path: len(gone[leaf.path]) for leaf in leaves if leaf.path in gone}
-        limits = self._limits
-        if is_current:
-            ids = [row["record_id"] for row in rows]
-            return [(it, limits.open_rows) for it in rewrite_leaves(leaves, counts, ids, limits.open_rows)]
-        return [(it, limits.closed_rows) for it in rewrite_appended(leaves, counts, len(rows), limits)]
+    def remember(self, entries: pa.Table) -> None:
+        timeline = self.timeline
+        timeline.change(NOTHING_REMOVED, _split(entries, "op", ("delete", "upsert")), {})
+
+    def commit(self, removed: pa.Table, added: pa.Table, watermark: Watermark) -> None:
+        properties = self.versions.table.properties
+        news = {name: text for name, text in _properties(watermark).items() if properties.get(name) != text}
+        self.versions.change(removed, _split(added, "is_current", (True, False)), news)
 
     def maintain(self, now: UtcTime) -> int:
         """Maintenance of the tables this merge has opened, under the merger's lease; returns the files removed."""
-        timeline = self._timeline.maintain(now) if "_timeline" in vars(self) else 0
-        return self._versions.maintain(now) + timeline
+        timeline = self.timeline.maintain(now) if "timeline" in vars(self) else 0
+        return self.versions.maintain(now) + timeline
 
 
-def _row_id(row: Row) -> RowId:
-    return (row["service"], row["family"], row["record_id"]), row["valid_from"]
+def _properties(watermark: Watermark) -> dict[str, str]:
+    return {MERGED: msgspec.json.encode(watermark.cuts, order="sorted").decode(), STREAM: watermark.stream}
 
 
-def _without(gone: Mapping[str, set[RowId]]) -> Callable[[DataFile, pa.Table], pa.Table]:
-    """A filter that leaves out the rows a merge replaces."""
-
-    def keep(file: DataFile, rows: pa.Table) -> pa.Table:
-        removed = gone.get(file.file_path)
-        if not removed:
-            return rows
-        ids = pa.array({key[2] for key, _ in removed}, pa.string())
-        doubtful = pc.is_in(pc.cast(rows.column("record_id"), pa.string()), value_set=ids).to_pylist()
-        suspects = rows.filter(pa.array(doubtful))
-        found = iter(zip(keys_of(suspects), from_arrow(suspects.column("valid_from"), "timestamp"), strict=True))
-        return rows.filter(pa.array([not doubt or next(found) not in removed for doubt in doubtful], pa.bool_()))
-
-    return keep
+def _split(rows: pa.Table, column: str, values: Sequence[Any]) -> dict[Any, pa.Table]:
+    parts = {value: rows.filter(pc.equal(rows.column(column), value)) for value in values}
+    return {value: part for value, part in parts.items() if part.num_rows}

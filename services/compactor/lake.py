@@ -23,7 +23,8 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from services.compactor import parquet
-from services.compactor.iceberg import TIMELINE, Warehouse, version_kinds
+from services.compactor.history import TIMELINE
+from services.compactor.iceberg import Warehouse
 from services.compactor.open_table import lake_errors
 from services.contracts.errors import NotFoundError, UsageError
 from services.contracts.events import CanonicalEvent, ChangeEvent
@@ -124,7 +125,7 @@ class Lake:
 
     def _kinds(self, table: str, schema: pa.Schema) -> dict[str, str]:
         """The columns of the mapping files, and those that only the table has, in its order."""
-        known = version_kinds(self._tables[table]) if table in self._tables else {}
+        known = parquet.version_kinds(self._tables[table]) if table in self._tables else {}
         return {**known, **{field.name: _kind_of(field.type) for field in schema if field.name not in known}}
 
     # -- files
@@ -243,10 +244,16 @@ class Lake:
             remedy = f"Known: {known}, {RAW}.SERVICE.ENDPOINT."
             raise UsageError(f"there is no table {name!r}", code="unknown_table", remedy=remedy)
         if not tables:
-            kinds = version_kinds(self._tables[base]) if base == name else dict(TIMELINE)
+            kinds = parquet.version_kinds(self._tables[base]) if base == name else dict(TIMELINE)
             return parquet.rows_to_arrow([], kinds)
         with lake_errors(f"reading {name}", self._warehouse.endpoint_url):
             return _dataset_of(tables)
+
+    async def columns(self, tenant_id: str, table: str) -> dict[str, str]:
+        """The columns of a table and our kinds of them, in its order; none where there is no such table."""
+        found = await self._threads.run(self._warehouse.load, tenant_id, table)
+        fields = () if found is None else found.schema().fields
+        return {field.name: parquet.ICEBERG_KINDS[str(field.field_type)] for field in fields}
 
 
 # -- pure pieces ------------------------------------------------------------------------------------------------------

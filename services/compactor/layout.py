@@ -1,121 +1,96 @@
-"""Which data files a change rewrites. Pure: files and rows are counted here, never read.
+"""Which data files of a partition become new ones as it changes. Pure: files and rows are counted here, never read.
 
-Open rows lie in leaves, each a range of record ids, as in a B-tree: a change rewrites the
-leaves it touches, and a look-up by id opens one. Closed rows and the timeline are appended; when too many small files
-have gathered they become one, so a row is rewritten a few times in its life and never with each merge.
+A merge appends one file and marks the rows it replaces as dead (position deletes); it rewrites nothing. So that files
+stay few and the dead stay rare, files of one size become one of the next size once `Limits.fan_in` of them have
+gathered, and a file is rewritten when a quarter of it is dead. A row is then rewritten a handful of times in its life,
+however large the table, and never with each merge. (Size-tiered compaction, as in an LSM tree: O'Neil et al. 1996.)
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Final
+from collections.abc import Sequence
 
 import msgspec
 
-RUN_LEAVES_MAX: Final = 4  # leaves rewritten together: a bound on memory
-
 
 class Limits(msgspec.Struct, frozen=True):
-    """How large files become, and how many small ones and old snapshots are kept.
+    """How large files become, how many of one size gather, and how many old snapshots are kept.
 
-    Units: rows of a file of open rows, and of one of closed rows or of the timeline; `snapshot_age_s` seconds.
+    Units: rows, bytes, `snapshot_age_s` seconds.
     """
 
-    open_rows: int = 5_000
-    closed_rows: int = 50_000
-    small_files: int = 16
-    snapshots: int = 32  # beyond this maintenance begins
+    small_rows: int = 4_096  # a smaller file is of the first size
+    fan_in: int = 8  # files of one size that become one; also how many times larger the next size is
+    file_rows: int = 262_144  # a file of half as many is full: it gathers no more
+    file_bytes: int = 16 << 20  # the same, for wide rows
+    dead_share: float = 0.25
+    merge_rows: int = 1_000_000  # rewritten by one merge: a bound on its time; the rest is the next one's
+    manifests: int = 8  # beyond it they become one
+    snapshots: int = 32  # beyond this some expire
     snapshots_kept: int = 8
     snapshot_age_s: float = 3_600.0  # no younger snapshot expires: somebody may be reading it
-    manifests: int = 16
 
 
-class DataLeaf(msgspec.Struct, frozen=True):
-    """One data file: its path, its least record id and how many rows it has."""
+class Extent(msgspec.Struct, frozen=True):
+    """What counts of one data file: its rows, and how many of them are dead. The rows that a merge adds are an extent
+    before they are a file: their path is NEW."""
 
     path: str
-    first: str
     rows: int
+    dead: int = 0
+    bytes: int = 0
+
+    @property
+    def living(self) -> int:
+        return self.rows - self.dead
+
+    @property
+    def living_bytes(self) -> int:
+        return self.bytes * self.living // max(1, self.rows)
 
 
-class Rewrite(msgspec.Struct, frozen=True):
-    """Files whose rows become new files: less what is removed, plus [`start`, `end`) of the sorted rows added."""
-
-    paths: tuple[str, ...]
-    start: int = 0
-    end: int = 0
+NEW = ""
 
 
-def rewrite_leaves(
-    leaves: Sequence[DataLeaf], removed: Mapping[str, int], added: Sequence[str], rows_max: int
-) -> list[Rewrite]:
-    """Rewrites of a clustered partition. `removed` counts rows by path, `added` are record ids in order."""
-    ordered = sorted(leaves, key=lambda leaf: (leaf.first, leaf.path))
-    if not ordered:
-        return [Rewrite((), 0, len(added))] if added else []
-    ends = _ends(ordered, added)
-    starts = [0, *ends[:-1]]
+def rewrites(extents: Sequence[Extent], limits: Limits) -> list[tuple[str, ...]]:
+    """Groups of paths, each of which becomes one file, or several where one would be too large.
 
-    def touched(place: int) -> bool:
-        return ordered[place].path in removed or ends[place] > starts[place]
-
-    rewrites: list[Rewrite] = []
-    place = 0
-    while place < len(ordered):
-        if not touched(place):
-            place += 1
-            continue
-        begin, rows = place, 0
-        while True:
-            rows += ordered[place].rows - removed.get(ordered[place].path, 0) + ends[place] - starts[place]
-            place += 1
-            if place == len(ordered) or place - begin == RUN_LEAVES_MAX:
-                break
-            if not touched(place) and rows >= rows_max // 2:
-                break
-        paths = tuple(leaf.path for leaf in ordered[begin:place])
-        rewrites.append(Rewrite(paths, starts[begin], ends[place - 1]))
-    return rewrites
+    Shape:  no path twice; NEW, where it is among the extents, in one of them.
+    """
+    sizes: dict[int, list[Extent]] = {}
+    for extent in sorted(extents, key=lambda extent: (extent.living, extent.path)):
+        if not _is_full(extent, limits):
+            sizes.setdefault(_size(extent, limits), []).append(extent)
+    groups = [found for _, found in sorted(sizes.items()) if len(found) >= limits.fan_in]
+    gathered = {extent.path for group in groups for extent in group}
+    groups += [[extent] for extent in extents if extent.path not in gathered and _is_decaying(extent, limits)]
+    chosen: list[tuple[str, ...]] = []
+    room = limits.merge_rows
+    for group in groups:
+        room -= sum(extent.living for extent in group)
+        if room >= 0 or not chosen:  # one that is larger than the bound would never be done otherwise
+            chosen.append(tuple(extent.path for extent in group))
+    if any(extent.path == NEW for extent in extents) and not any(NEW in group for group in chosen):
+        chosen.append((NEW,))
+    return chosen
 
 
-def _ends(ordered: Sequence[DataLeaf], added: Sequence[str]) -> list[int]:
-    """For each leaf the place in `added` where its share ends; what comes before the first leaf is the first's."""
-    firsts = [leaf.first for leaf in ordered]
-    ends = [0] * len(ordered)
-    for place, record_id in enumerate(added):
-        ends[max(0, bisect_right(firsts, record_id) - 1)] = place + 1
-    for leaf in range(1, len(ends)):
-        ends[leaf] = max(ends[leaf], ends[leaf - 1])
-    return ends
+def _size(extent: Extent, limits: Limits) -> int:
+    size, rows = 0, limits.small_rows
+    while extent.living >= rows:
+        size, rows = size + 1, rows * limits.fan_in
+    return size
 
 
-def rewrite_appended(
-    files: Sequence[DataLeaf], removed: Mapping[str, int], added: int, limits: Limits
-) -> list[Rewrite]:
-    """Rewrites of a partition that grows: files that lose rows one by one, the new rows in a file of their own or
-    together with the small files once `limits.small_files` have gathered."""
-    rewrites = [Rewrite((file.path,)) for file in files if file.path in removed]
-    if added:
-        small = [file for file in files if file.path not in removed and file.rows < limits.closed_rows // 2]
-        gathered = len(small) >= limits.small_files
-        rewrites.append(Rewrite(_smallest(small, limits.closed_rows) if gathered else (), 0, added))
-    return rewrites
+def _is_full(extent: Extent, limits: Limits) -> bool:
+    return 2 * extent.living >= limits.file_rows or 2 * extent.living_bytes >= limits.file_bytes
 
 
-def _smallest(files: Sequence[DataLeaf], rows_max: int) -> tuple[str, ...]:
-    """As many of the smallest files as one file can hold, or two."""
-    ordered = sorted(files, key=lambda file: (file.rows, file.path))
-    totals = accumulate(file.rows for file in ordered)
-    return tuple(
-        file.path
-        for place, (file, total) in enumerate(zip(ordered, totals, strict=True))
-        if total <= rows_max or place < 2
-    )
+def _is_decaying(extent: Extent, limits: Limits) -> bool:
+    return extent.dead > 0 and extent.dead >= limits.dead_share * extent.rows
 
 
-def chunk_sizes(rows: int, rows_max: int) -> list[int]:
-    """`rows` in as few nearly equal parts as `rows_max` allows."""
+def chunk_sizes(rows: int, size: int, limits: Limits) -> list[int]:
+    """`rows` of `size` bytes in as few nearly equal files as the limits allow."""
     if rows == 0:
         return []
-    parts = -(-rows // rows_max)
+    parts = max(-(-rows // limits.file_rows), -(-size // limits.file_bytes))
     return [rows // parts + (1 if place < rows % parts else 0) for place in range(parts)]

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from pyiceberg.catalog.glue import GlueCatalog
 
-from services.compactor.iceberg import Warehouse, version_kinds
+from services.compactor.history import HistoryTables, Watermark
+from services.compactor.iceberg import Warehouse
 from services.compactor.layout import Limits
-from services.compactor.merge import HistoryTables, Watermark, grouped, merge
-from services.compactor.parquet import canonical_file, observations, read, rows_from_arrow
+from services.compactor.merge import merge
+from services.compactor.parquet import canonical_file, observations, read, rows_from_arrow, version_kinds
 from services.contracts.events import CanonicalEvent
 from services.contracts.names import Names
 from services.contracts.rows import reading_order
@@ -120,7 +121,7 @@ def merge_events(
     histories: Histories, tenant_id: str, table: CanonicalTable, events: Sequence[CanonicalEvent], number: int
 ) -> None:
     """One batch of one table through a file and a merge."""
-    batch = grouped(observations(read(canonical_file(events, table, {})), table))
+    batch = observations(read(canonical_file(events, table, {})), table)
     merge(histories(tenant_id, table), tenant_id, table, batch, Watermark("local", {"local/0": number}))
 
 

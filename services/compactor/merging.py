@@ -15,7 +15,8 @@ import pyarrow as pa
 from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Part
 from services.compactor.cutting import ShardCutter
-from services.compactor.merge import HistoryTables, Merged, Watermark, grouped, merge
+from services.compactor.history import HistoryTables, Watermark
+from services.compactor.merge import Merged, merge
 from services.compactor.parquet import observations, read
 from services.compactor.tables import Tables
 from services.contracts.errors import AvesaError, ConflictError, FatalError, FencedError, NotFoundError, RetryableError
@@ -280,7 +281,7 @@ def _merge_parts(
     for batch in several:  # a part too large for one merge takes several; the last of them sets the watermark
         if total.observations:
             history = histories(tenant_id, table)
-        seen = grouped(seen for part in batch for seen in observations(part, table))
+        seen = pa.concat_tables(observations(part, table) for part in batch)
         total += merge(history, tenant_id, table, seen, after if batch is several[-1] else before)
     history.maintain(now)
     return total

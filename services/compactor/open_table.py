@@ -1,18 +1,13 @@
-"""One Iceberg table at the snapshot it was loaded with: reading its data files, rewriting them, keeping house.
+"""One Iceberg table at the snapshot it was loaded with: finding rows, changing them in one snapshot, keeping house."""
 
-What reads and writes single files (`ArrowScan`, `write_file`) is less public than the rest of pyiceberg 0.12: this is
-the one place that uses it, and `pyproject.toml` pins the version.
-"""
-
-import uuid
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.exceptions import (
@@ -21,23 +16,25 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
-from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow, write_file
-from pyiceberg.manifest import DataFile
-from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
-from pyiceberg.table import FileScanTask, Table, WriteTask
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
-from services.compactor.layout import DataLeaf, Limits, Rewrite, chunk_sizes
-from services.compactor.parquet import Key
+from services.compactor import data_files
+from services.compactor.history import FILE, POSITION
+from services.compactor.layout import NEW, Extent, Limits, chunk_sizes, rewrites
+from services.compactor.snapshot import Held, Replacement
 from services.contracts.errors import ConflictError, RetryableError
 from services.contracts.times import UtcTime, moment
 from services.runtime.aws_errors import translated
 
+T = TypeVar("T")
+R = TypeVar("R")
 READERS: Final = 8
-IN_MAX: Final = 200  # beyond this pyiceberg and Arrow prune nothing by a list of values
 EXPIRED_MAX: Final = 100  # snapshots of one round of maintenance
-_is_in: Callable[..., BooleanExpression] = In  # its constructor is pydantic's, which says nothing of its arguments
+SORTED_BY: Final = ("record_id", "service", "family", "valid_from", "effective_at")
 
 
 @contextmanager
@@ -54,9 +51,25 @@ def lake_errors(action: str, endpoint_url: str | None) -> Iterator[None]:
         raise RetryableError(f"{action}: {err}", code="unavailable") from err
 
 
+class LiveFile(msgspec.Struct, frozen=True):
+    """A data file and, where rows of it are dead, the file that says which."""
+
+    data: DataFile
+    deletes: DataFile | None = None
+
+    @property
+    def value(self) -> Any:
+        """Of the one column that the table is partitioned by."""
+        return self.data.partition[0]
+
+    @property
+    def extent(self) -> Extent:
+        dead = 0 if self.deletes is None else self.deletes.record_count
+        return Extent(self.data.file_path, self.data.record_count, dead, self.data.file_size_in_bytes)
+
+
 class OpenTable:
-    """Reading and rewriting data files of a table that is partitioned by one column; on no other snapshot than the
-    one it was loaded with."""
+    """A table that is partitioned by one column; on no other snapshot than the one it was loaded with."""
 
     def __init__(self, table: Table, limits: Limits, endpoint_url: str | None) -> None:
         self.table, self._limits, self._endpoint_url = table, limits, endpoint_url
@@ -65,102 +78,146 @@ class OpenTable:
     def errors(self, action: str) -> Any:
         return lake_errors(f"{action} {'.'.join(self.table.name())}", self._endpoint_url)
 
+    # -- what is there
     @cached_property
-    def files(self) -> dict[str, DataFile]:
-        """Every live data file, by path."""
-        with self.errors("planning a read of"):
-            return {task.file.file_path: task.file for task in self.table.scan().plan_files()}
-
-    def partition(self, value: Any) -> list[DataFile]:
-        return [file for file in self.files.values() if file.partition[0] == value]
-
-    def leaf(self, file: DataFile) -> DataLeaf:
-        return DataLeaf(file.file_path, self._bound(file.lower_bounds) or "", file.record_count)
-
-    def _bound(self, bounds: Mapping[int, bytes] | None) -> str | None:
-        # Parquet leaves out bounds of very long values; such a file may hold anything.
-        found = (bounds or {}).get(self._record_id)
-        return None if found is None else found.decode(errors="replace")
-
-    def _may_hold(self, file: DataFile, ids: Sequence[str]) -> bool:
-        lower, upper = self._bound(file.lower_bounds), self._bound(file.upper_bounds)
-        if lower is None or upper is None:
-            return True
-        place = bisect_left(ids, lower)
-        return place < len(ids) and ids[place] <= upper
-
-    def find(self, files: Iterable[DataFile], keys: Collection[Key]) -> list[tuple[DataFile, pa.Table]]:
-        """The rows of these entities, file by file, among `files`; only files that may hold one are opened."""
-        ids = sorted({record_id for _, _, record_id in keys})
-        candidates = [file for file in files if self._may_hold(file, ids)]
-        if not candidates:
+    def _held(self) -> Held:
+        """The manifests of the snapshot, each with its living entries."""
+        snapshot = self.table.current_snapshot()
+        if snapshot is None:
             return []
-        wanted = pa.array(ids, pa.string())
-        pushed: BooleanExpression = _is_in("record_id", ids) if len(ids) <= IN_MAX else AlwaysTrue()
+        with self.errors("planning a read of"):
+            return [(it, it.fetch_manifest_entry(self.table.io)) for it in snapshot.manifests(self.table.io)]
 
-        def rows_of(file: DataFile) -> pa.Table:
-            rows = self.read(file, pushed)
-            rows = rows.filter(pc.is_in(pc.cast(rows.column("record_id"), pa.string()), value_set=wanted))
-            return rows.filter(pa.array([key in keys for key in keys_of(rows)], pa.bool_()))
+    @cached_property
+    def files(self) -> dict[str, LiveFile]:
+        """Every living data file, by path."""
+        by_content: dict[ManifestContent, list[DataFile]] = {ManifestContent.DATA: [], ManifestContent.DELETES: []}
+        for manifest, entries in self._held:
+            by_content[manifest.content] += (entry.data_file for entry in entries)
+        deletes = {file.lower_bounds[data_files.PATH_ID].decode(): file for file in by_content[ManifestContent.DELETES]}
+        return {
+            file.file_path: LiveFile(file, deletes.get(file.file_path)) for file in by_content[ManifestContent.DATA]
+        }
 
-        with self.errors("reading"), ThreadPoolExecutor(READERS) as pool:
-            tables = pool.map(rows_of, candidates)
-            return [(file, rows) for file, rows in zip(candidates, tables, strict=True) if rows.num_rows]
+    def partition(self, value: Any) -> list[LiveFile]:
+        return [file for file in self.files.values() if file.value == value]
 
-    def read(self, file: DataFile, row_filter: BooleanExpression) -> pa.Table:
-        schema = self.table.schema()
-        return ArrowScan(self.table.metadata, self.table.io, schema, row_filter).to_table([FileScanTask(file)])
+    def dead(self, file: LiveFile) -> pa.Array:
+        """The positions of its dead rows."""
+        if file.deletes is None:
+            return data_files.NO_POSITIONS
+        return data_files.read_positions(self.table.io, file.deletes)
 
-    def write(
-        self,
-        rewrite: Rewrite,
-        added: pa.Table,
-        value: Any,
-        keep: Callable[[DataFile, pa.Table], pa.Table],
-        rows_max: int,
-    ) -> list[DataFile]:
-        """The new files of one rewrite, their rows sorted by record; nothing is committed yet."""
-        schema = schema_to_pyarrow(self.table.schema(), include_field_ids=False)
-        with self.errors("rewriting"), ThreadPoolExecutor(READERS) as pool:
-            kept = pool.map(
-                lambda path: keep(self.files[path], self.read(self.files[path], AlwaysTrue())), rewrite.paths
-            )
-            parts = [
-                _conform(part, schema) for part in (*kept, added.slice(rewrite.start, rewrite.end - rewrite.start))
-            ]
-            rows = pa.concat_tables(parts)
-            order = [(name, "ascending") for name in ("record_id", "service", "family", "valid_from", "effective_at")]
-            rows = rows.take(pc.sort_indices(rows, sort_keys=[key for key in order if key[0] in rows.column_names]))
-            return list(write_file(self.table.io, self.table.metadata, self._tasks(rows, value, rows_max)))
+    def bounds(self, file: LiveFile) -> tuple[str | None, str | None]:
+        """The least and the greatest record id; None where the file does not say."""
+        found = ((bounds or {}).get(self._record_id) for bounds in (file.data.lower_bounds, file.data.upper_bounds))
+        lower, upper = (None if bound is None else bound.decode(errors="replace") for bound in found)
+        return lower, upper
 
-    def _tasks(self, rows: pa.Table, value: Any, rows_max: int) -> Iterator[WriteTask]:
-        schema, spec, start = self.table.schema(), self.table.spec(), 0
-        key = PartitionKey([PartitionFieldValue(spec.fields[0], value)], spec, schema)
-        written = uuid.uuid4()
-        for number, size in enumerate(chunk_sizes(rows.num_rows, rows_max)):
-            batches = rows.slice(start, size).combine_chunks().to_batches()
-            yield WriteTask(written, number, schema, batches, partition_key=key)
-            start += size
+    def find(self, files: Iterable[LiveFile], record_ids: pa.Array) -> pa.Table:
+        """The rows of these records (sorted, distinct) among `files`, with FILE and POSITION."""
 
-    def commit(self, replaced: Iterable[str], written: Sequence[DataFile], properties: Mapping[str, str]) -> None:
-        """One snapshot (none where no file changes) and the properties, on the snapshot that was read.
+        def rows_of(file: LiveFile) -> pa.Table | None:
+            return data_files.find(self.table.io, file.data.file_path, self.dead(file), record_ids)
+
+        candidates = [file for file in files if self._may_hold(file, record_ids)]
+        with self.errors("reading"):
+            found = [rows for rows in _in_parallel(rows_of, candidates) if rows is not None]
+        schema = _with_place(_arrow_schema(self.table.metadata))
+        return pa.concat_tables([schema.empty_table(), *(_conform(rows, schema) for rows in found)])
+
+    def _may_hold(self, file: LiveFile, record_ids: pa.Array) -> bool:
+        lower, upper = self.bounds(file)
+        if not len(record_ids):
+            return False
+        return lower is None or upper is None or data_files.any_between(record_ids, lower, upper)
+
+    # -- changing it
+    def change(self, removed: pa.Table, added: Mapping[Any, pa.Table], properties: Mapping[str, str]) -> None:
+        """Rows at (FILE, POSITION) of `removed` go, `added` ones come to their partitions: one snapshot (none where
+        no row changes), with the properties, on the snapshot that was read.
 
         Errors: ConflictError; then nothing changed and what was written is removed.
         """
-        gone = [self.files[path] for path in replaced]
+        dying = {
+            path.as_py(): removed.filter(pc.equal(removed.column(FILE), path)).column(POSITION).combine_chunks()
+            for path in pc.unique(removed.column(FILE))
+        }
+        dead = {path: pa.concat_arrays([self.dead(self.files[path]), more]) for path, more in dying.items()}
+        transaction = self.table.transaction()
+        if properties:
+            transaction.set_properties(dict(properties))
+        gone: set[str] = set()
+        written: list[DataFile] = []
+        with self.errors("writing"):
+            for value in {*added, *(self.files[path].value for path in dead)}:
+                rows = added.get(value, _arrow_schema(self.table.metadata).empty_table())
+                for group in self._rewrites(value, rows.num_rows, dead):
+                    paths = [path for path in group if path != NEW]
+                    written += self._rewrite(paths, dead, rows if NEW in group else rows.slice(0, 0), value)
+                    gone.update(paths)
+            for path, positions in dead.items():
+                if path not in gone:
+                    written.append(
+                        data_files.write_positions(self.table.io, self.table.metadata, self.files[path].data, positions)
+                    )
+        gone |= {
+            deletes.file_path
+            for path, file in self.files.items()
+            if (deletes := file.deletes) is not None and (path in gone or path in dead)
+        }
+        self._commit(transaction, gone, written)
+
+    def swap(self, prepare: Callable[[Transaction], None], rows: Iterable[tuple[Any, pa.Table]]) -> None:
+        """Everything goes, `rows` (partition, rows) come, in one commit with what `prepare` changes of the table
+        (its columns, its properties): readers see the old table or the new one.
+
+        Errors: ConflictError; then nothing changed and what was written is removed.
+        """
+        transaction = self.table.transaction()
+        written: list[DataFile] = []
+        with self.errors("rewriting"):
+            prepare(transaction)
+            for value, part in rows:
+                written += self._write(transaction.table_metadata, part, part.nbytes // 4, value)
+        gone = {entry.data_file.file_path for _, entries in self._held for entry in entries}
+        self._commit(transaction, gone, written)
+
+    def _rewrites(self, value: Any, added: int, dead: Mapping[str, pa.Array]) -> list[tuple[str, ...]]:
+        extents = [file.extent for file in self.partition(value)]
+        extents = [
+            msgspec.structs.replace(extent, dead=len(dead[extent.path])) if extent.path in dead else extent
+            for extent in extents
+        ]
+        return rewrites([*extents, Extent(NEW, added)] if added else extents, self._limits)
+
+    def _rewrite(
+        self, paths: Sequence[str], dead: Mapping[str, pa.Array], added: pa.Table, value: Any
+    ) -> list[DataFile]:
+        """The new files of a group: what lives of the old ones, and what comes."""
+        schema = _arrow_schema(self.table.metadata)
+
+        def living(path: str) -> pa.Table:
+            file = self.files[path]
+            positions = dead[path] if path in dead else self.dead(file)
+            return _conform(data_files.read_living(self.table.io, path, positions), schema)
+
+        rows = pa.concat_tables([*_in_parallel(living, paths), _conform(added, schema)])
+        size = sum(self.files[path].extent.living_bytes for path in paths)
+        return self._write(self.table.metadata, rows, size, value)
+
+    def _write(self, metadata: TableMetadata, rows: pa.Table, size: int, value: Any) -> list[DataFile]:
+        order = [(name, "ascending") for name in SORTED_BY if name in rows.column_names]
+        rows = _conform(rows.take(pc.sort_indices(rows, sort_keys=order)), _arrow_schema(metadata))
+        sizes = chunk_sizes(rows.num_rows, size, self._limits)
+        return list(data_files.write_rows(self.table.io, metadata, rows, sizes, value))
+
+    def _commit(self, transaction: Transaction, gone: Collection[str], written: Sequence[DataFile]) -> None:
         try:
             with self.errors("committing to"):
-                transaction = self.table.transaction()
-                if properties:
-                    transaction.set_properties(dict(properties))
                 if gone or written:
-                    update = transaction.update_snapshot()
-                    producer = update.overwrite() if gone else update.fast_append()
-                    for file in gone:
-                        producer.delete_data_file(file)
-                    for file in written:
-                        producer.append_data_file(file)
-                    producer.commit()
+                    io, manifests = self.table.io, self._limits.manifests
+                    Replacement(transaction, io, self._held, gone, written, manifests).commit()
                 transaction.commit_transaction()
         except ConflictError:
             self._remove(file.file_path for file in written)
@@ -173,7 +230,7 @@ class OpenTable:
 
     # -- maintenance
     def maintain(self, now: UtcTime) -> int:
-        """Expire old snapshots, remove the files only they named, join manifests; returns the files removed.
+        """Expire old snapshots and remove the files only they named; returns how many.
 
         What a kept snapshot names stays; kept are the newest few and all younger than an hour, so that nobody's
         read is cut short. Costs no request until there is something to do.
@@ -182,11 +239,6 @@ class OpenTable:
             if len(self.table.metadata.snapshots) <= self._limits.snapshots:
                 return 0
             with self.errors("maintaining"):
-                current = self.table.current_snapshot()
-                if current is not None and len(current.manifests(self.table.io)) > self._limits.manifests:
-                    transaction = self.table.transaction()
-                    transaction.update_snapshot().merge_append().commit()
-                    transaction.commit_transaction()
                 return self._expire(now)
         except (ConflictError, RetryableError):
             return 0  # another time: what is merged is merged
@@ -199,14 +251,14 @@ class OpenTable:
         if not old:
             return 0
         expired = {snapshot.snapshot_id for snapshot in old}
-        named = self._named(snapshot for snapshot in ordered if snapshot.snapshot_id not in expired)
-        obsolete = self._named(old) - named
+        named = self.named(snapshot for snapshot in ordered if snapshot.snapshot_id not in expired)
+        obsolete = self.named(old) - named
         self.table.maintenance.expire_snapshots().by_ids(sorted(expired)).commit()
         self._remove(sorted(obsolete))
         return len(obsolete)
 
-    def _named(self, snapshots: Iterable[Snapshot]) -> set[str]:
-        """Every file these snapshots name: manifest lists, manifests, live data files."""
+    def named(self, snapshots: Iterable[Snapshot]) -> set[str]:
+        """Every file these snapshots name: manifest lists, manifests, living data and delete files."""
         lists = {snapshot.manifest_list: snapshot for snapshot in snapshots}
         manifests = {
             manifest.manifest_path: manifest
@@ -221,9 +273,19 @@ class OpenTable:
         return {*lists, *manifests, *data}
 
 
-def keys_of(rows: pa.Table) -> list[Key]:
-    columns = (rows.column(name).to_pylist() for name in ("service", "family", "record_id"))
-    return list(zip(*columns, strict=True))
+def _in_parallel(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(work, items))
+
+
+def _arrow_schema(metadata: TableMetadata) -> pa.Schema:
+    return schema_to_pyarrow(metadata.schema(), include_field_ids=False)
+
+
+def _with_place(schema: pa.Schema) -> pa.Schema:
+    return schema.append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
 
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

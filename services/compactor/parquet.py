@@ -6,7 +6,7 @@ never does), so `opportunities.source` and the page an observation came from sta
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from services.contracts.errors import FatalError
 from services.contracts.events import CanonicalEvent, Change, ChangeEvent
-from services.contracts.fold import Observation
-from services.contracts.rows import Values
-from services.contracts.schema import CanonicalTable
+from services.contracts.schema import ROW_COLUMNS, CanonicalTable
 
 ROW_GROUP_ROWS: Final = 8_192
 ARROW: Final[Mapping[str, pa.DataType]] = {
@@ -83,7 +82,8 @@ IDENTITY: Final = (
 ADVICE: Final = ("_label", "_previous_from", "_changed")
 UNFIT: Final = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, msgspec.DecodeError)  # what an unfit value raises
 
-Key = tuple[str, str, str]  # service, family, record_id: an entity within its tenant's table
+KEY: Final = ("service", "family", "record_id")  # an entity within its tenant's table
+FOLDED: Final = ("_effective_at", "observed_at", "mapping_version", "record_hash", "_row_digest")
 _decode_row = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_changed = msgspec.json.Decoder(dict[str, Change]).decode
 
@@ -137,6 +137,11 @@ def rows_from_arrow(table: pa.Table, kinds: Mapping[str, str], *, nulls: bool = 
 def column_kinds(table: CanonicalTable) -> dict[str, str]:
     """The kind of each business column and of `custom_fields`."""
     return {name: column.type for name, column in table.all_columns().items()}
+
+
+def version_kinds(table: CanonicalTable) -> dict[str, str]:
+    """The columns of a version table and their kinds, in order."""
+    return {**column_kinds(table), **ROW_COLUMNS}
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -254,20 +259,30 @@ def _canonical_event(fields: Mapping[str, Any], row: Mapping[str, Any], table: s
     return CanonicalEvent(**{**named, "table": table, "changed": changed, "row": body})
 
 
-def observations(held: pa.Table, table: CanonicalTable) -> list[tuple[Key, Observation[Values | None]]]:
-    """What the fold sees of rows of a canonical file, each with the entity it is about."""
-    rows = rows_from_arrow(held, column_kinds(table), nulls=False)
-    column: Callable[[str], list[Any]] = lambda name: from_arrow(held.column(name), OBSERVATION_FIELDS[name])  # noqa: E731
-    keys = zip(column("service"), column("family"), column("record_id"), strict=True)
-    deleted = [op == "delete" for op in column("_op")]
-    seen = map(
-        Observation,
-        column("_effective_at"),
-        column("observed_at"),
-        deleted,
-        column("mapping_version"),
-        column("record_hash"),
-        column("_row_digest"),
-        (None if gone else row for gone, row in zip(deleted, rows, strict=True)),
-    )
-    return list(zip(keys, seen, strict=True))
+def observations(held: pa.Table, table: CanonicalTable) -> pa.Table:
+    """What the fold sees of rows of a canonical file: entity, what `contracts.fold.Observation` has, and the columns of
+    the table.
+
+    Errors: FatalError where a column has a type that does not fit the table's.
+    """
+    own = {name.removeprefix("_"): held.column(name) for name in (*KEY, *FOLDED)}
+    own["deleted"] = pc.equal(held.column("_op"), "delete")
+    business = conformed(held, column_kinds(table))
+    return pa.table({**own, **dict(zip(business.column_names, business.columns, strict=True))})
+
+
+def conformed(rows: pa.Table, kinds: Mapping[str, str]) -> pa.Table:
+    """The columns of `kinds`, in their order; what the rows lack is null.
+
+    Errors: FatalError where a column cannot become its kind.
+    """
+    present = set(rows.column_names)
+    columns = {}
+    for name, kind in kinds.items():
+        try:
+            columns[name] = (
+                pc.cast(rows.column(name), ARROW[kind]) if name in present else pa.nulls(rows.num_rows, ARROW[kind])
+            )
+        except pa.ArrowInvalid as err:
+            raise FatalError(f"column {name} is no {kind} ({err})", code="bad_mapping") from err
+    return pa.table(columns)

@@ -134,13 +134,26 @@ class MemoryLost(Event, frozen=True, kw_only=True):
 
 
 class FieldsMissing(Event, frozen=True, kw_only=True):
-    """Drift: paths a mapping names and no record of a batch had."""
+    """Drift: paths a mapping names and no record of many had; most often fields that a customer does not use."""
 
     level: ClassVar[Level] = "debug"
     tenant_id: str
     service: str
     endpoint: str
     paths: str
+    count: int
+
+
+class FieldsVanished(Event, frozen=True, kw_only=True):
+    """Drift: paths that records had and, among many, none has any longer; their columns are null from here on."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    endpoint: str
+    paths: str
+    count: int
 
 
 class MappingHeld(Event, frozen=True, kw_only=True):

@@ -57,6 +57,11 @@ class Names(msgspec.Struct, frozen=True):
         """Glue database of a tenant; `-` becomes `__`, so that two tenants never share one."""
         return f"avesa_{self.environment}_{tenant_id.replace('-', '__')}"
 
+    @property
+    def views_database(self) -> str:
+        """Where the views of `avesa views` go, over all tenants; never a tenant's database."""
+        return f"avesa_{self.environment}"
+
     def tables_location(self, tenant_id: str, table: str) -> str:
         return f"s3://{self.bucket}/{tenant_id}/tables/{table}"
 

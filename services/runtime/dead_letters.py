@@ -16,7 +16,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """One thing that could not be used.
 
     `position` names where it was met (shard and sequence and line, or request and record), so that meeting it again
-    writes the same object. `bytes` is what was met: JSON text as it stood, or base64 where it is not text.
+    writes the same object. `text` is what was met as it stood, or `base64` where it is not text; `where` is the place
+    in it or of it; `remedy` is what a person may do.
     """
 
     tenant_id: str
@@ -28,6 +29,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     at: UtcTime
     where: str = ""
     record_id: str = ""
+    remedy: str = ""
     text: str | None = None
     base64: str | None = None
     attempts: int = 1

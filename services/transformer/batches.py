@@ -17,7 +17,8 @@ from services.contracts.partitions import Partition
 from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter, letter_body
 from services.runtime.envelopes import OVERSIZE_BYTES_MAX, Sealed, seal, unseal
-from services.transformer.mapper import Drift, Mapper, Routes
+from services.transformer.drift import Drift, Place
+from services.transformer.mapper import Mapper, Routes
 from services.transformer.state import Memory, entity_key
 from services.transformer.timelines import Timeline, labelled, observe
 
@@ -68,7 +69,7 @@ class Output:
     def __init__(self) -> None:
         self._runs: dict[Partition, list[_Run]] = {}
         self.letters: list[DeadLetter] = []
-        self.drifts: dict[tuple[str, str, str], Drift] = {}
+        self.drifts: dict[Place, Drift] = {}
         self.events = 0
         self.size = 0
 
@@ -79,8 +80,10 @@ class Output:
         runs[-1].lines.append(line)
         self.size += len(line)
 
-    def reject(self, header: Header, position: str, data: bytes, error: RejectedError, at: UtcTime) -> None:
-        self.letters.append(letter(header.partition.tenant_id, header.endpoint, position, data, error, at))
+    def reject(
+        self, header: Header, position: str, data: bytes, error: RejectedError, at: UtcTime, record_id: str = ""
+    ) -> None:
+        self.letters.append(letter(header.partition.tenant_id, header.endpoint, position, data, error, at, record_id))
         self.size += len(data)
 
     def drift(self, header: Header) -> Drift:
@@ -96,7 +99,9 @@ class Output:
         ]
 
 
-def letter(tenant_id: str, group: str, position: str, data: bytes, error: RejectedError, at: UtcTime) -> DeadLetter:
+def letter(
+    tenant_id: str, group: str, position: str, data: bytes, error: RejectedError, at: UtcTime, record_id: str = ""
+) -> DeadLetter:
     """What could not be used, with its bytes."""
     body = letter_body(data)
     return DeadLetter(
@@ -108,6 +113,8 @@ def letter(tenant_id: str, group: str, position: str, data: bytes, error: Reject
         reason=error.what,
         at=at,
         where=error.where,
+        record_id=record_id,
+        remedy=error.remedy,
         text=body.get("text"),
         base64=body.get("base64"),
     )
@@ -161,10 +168,12 @@ def transform(
         line = _encode(labelled(item.event, seen))
         if len(line) >= OVERSIZE_BYTES_MAX:
             error = RejectedError(f"a canonical event of {len(line)} bytes", code="too_large")
-            output.reject(item.header, item.position, item.line, error, at)
+            output.reject(item.header, item.position, item.line, error, at, item.event.record_id)
             continue
         if seen.timeline is not before:
             timelines[item.key] = remembered[item.key] = seen.timeline
+        if seen.changed:
+            output.drift(item.header).lose(item.mapper.emptied(item.event.endpoint, seen.changed))
         output.add(_canonical(item), item.event.endpoint, item.header.replay, line)
     memory.write(remembered.items())
 
@@ -180,16 +189,17 @@ def _mapped(envelope: Envelope, routes: Routes, output: Output, at: UtcTime) -> 
     mappers = routes.get(header.endpoint, ())
     drift = output.drift(header)
     for number, line in enumerate(lines, start=1):
-        position = f"{envelope.position}-{number}"
+        position, record_id = f"{envelope.position}-{number}", ""
         try:
             source = _event(line, header)
+            record_id = source.record_id
             for mapper in mappers:
                 event = mapper.map(source, drift)
                 if event is not None:
                     key = entity_key(header.partition, event.table, event.family, event.record_id)
                     yield _Item(key, event, mapper, header, position, line)
         except RejectedError as err:
-            output.reject(header, position, line, err, at)
+            output.reject(header, position, line, err, at, record_id)
 
 
 def _event(line: bytes, header: Header) -> ChangeEvent:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from services.contracts.errors import RejectedError, UsageError
-from services.contracts.events import CanonicalEvent, ChangeEvent
+from services.contracts.events import CanonicalEvent, Change, ChangeEvent
 from services.contracts.integration import (
     Call,
     CanonicalMapping,
@@ -24,10 +24,11 @@ from services.contracts.integration import (
 )
 from services.contracts.rows import digests
 from services.contracts.schema import CUSTOM_FIELDS, CanonicalTable, Column
+from services.transformer.drift import Drift
 from services.transformer.functions import FUNCTIONS
-from services.transformer.paths import ABSENT, Getter, compile_path, json_path
+from services.transformer.paths import ABSENT, RETYPED, Getter, Nowhere, compile_path, json_path
 from services.transformer.pinned import Pinned
-from services.transformer.values import Converter, UnfitError, converter, decode_payload, json_text, text_of
+from services.transformer.values import REMEDY, Converter, UnfitError, converter, decode_payload, json_text, text_of
 
 UNNAMED = "unnamed"  # a custom field without a name
 _encode = msgspec.json.Encoder().encode
@@ -44,27 +45,6 @@ class Filler(NamedTuple):
     convert: Converter
     where: str  # the JSON paths it reads, for errors and drift
     text: bool  # a string column: text needs no conversion
-
-
-class Drift(msgspec.Struct):
-    """How often each path was not there, over some records of one endpoint."""
-
-    records: int = 0
-    absent: dict[str, int] = {}
-
-    def note(self, absent: Iterable[str]) -> None:
-        self.records += 1
-        for where in absent:
-            self.absent[where] = self.absent.get(where, 0) + 1
-
-    def add(self, other: "Drift") -> None:
-        self.records += other.records
-        for where, count in other.absent.items():
-            self.absent[where] = self.absent.get(where, 0) + count
-
-    def missing(self) -> list[str]:
-        """The paths that no record had."""
-        return sorted(where for where, count in self.absent.items() if count == self.records)
 
 
 class Mapper:
@@ -95,11 +75,16 @@ class Mapper:
         if fillers is None:
             return None
         if isinstance(event.payload, msgspec.UnsetType):
-            raise RejectedError("an upsert without its payload", code="payload_unreadable", where="$")
+            raise RejectedError("an upsert without its payload", code="payload_unreadable", where="$", remedy=REMEDY)
         row, absent = fill(fillers, decode_payload(event.payload))
         if drift is not None:
             drift.note(absent)
         return self._event(event, family, *digests(self.table, row), msgspec.Raw(_encode(row)))
+
+    def emptied(self, endpoint: str, changed: Mapping[str, Change]) -> list[str]:
+        """Where the columns come from that a change left without a value."""
+        emptied = {column for column, change in changed.items() if bytes(change.after) == b"null"}
+        return [filler.where for filler in self._fillers.get(endpoint, ()) if filler.column in emptied]
 
     def _event(
         self,
@@ -154,10 +139,12 @@ def fill(fillers: Iterable[Filler], record: Mapping[str, Any]) -> tuple[dict[str
                 row[column] = value
             elif value is ABSENT:
                 absent.append(where)
+            elif value is RETYPED:
+                raise UnfitError("expected an object around it, met something else")
             elif (value := convert(value)) is not None:
                 row[column] = value
     except UnfitError as err:
-        raise RejectedError(f"column {column}: {err}", code="bad_value", where=where) from err
+        raise RejectedError(f"column {column}: {err}", code="bad_value", where=where, remedy=REMEDY) from err
     return row, absent
 
 
@@ -224,14 +211,14 @@ def _first(paths: list[str]) -> Getter:
     getters = [compile_path(path) for path in paths]
 
     def get(record: Any) -> Any:
-        result: Any = ABSENT
+        without: Any = ABSENT  # what stands where none has a value: null before absent, what cannot be read before both
         for getter in getters:
             value = getter(record)
-            if value is None:
-                result = None
-            elif value is not ABSENT:
+            if value is not None and type(value) is not Nowhere:
                 return value
-        return result
+            if value is not ABSENT and without is not RETYPED:
+                without = value
+        return without
 
     return get
 
@@ -241,7 +228,7 @@ def _mapped(path: str, values: Mapping[str, str], default: str | None) -> Getter
 
     def get(record: Any) -> Any:
         value = getter(record)
-        if value is None or value is ABSENT:
+        if value is None or type(value) is Nowhere:
             return value
         return values.get(text_of(value), value if default is None else default)
 
@@ -253,7 +240,7 @@ def _when(path: str, test: str, equals: list[str]) -> Getter:
 
     def get(record: Any) -> Any:
         met = tested(record)
-        if met is None or met is ABSENT:
+        if met is None or type(met) is Nowhere:
             return met
         return getter(record) if text_of(met) in wanted else None
 
@@ -272,6 +259,8 @@ def _called(name: str, paths: list[str], at: str) -> Getter:
 
     def get(record: Any) -> Any:
         values = [getter(record) for getter in getters]
+        if RETYPED in values:
+            return RETYPED
         if all(value is ABSENT for value in values):
             return ABSENT
         return function(*[None if value is ABSENT else value for value in values])
@@ -285,7 +274,7 @@ def _custom_filler(rule: CustomFields) -> Filler:
 
     def get(record: Any) -> Any:
         found = pairs(record)
-        return found if found is None or found is ABSENT else named(found)
+        return found if found is None or type(found) is Nowhere else named(found)
 
     return Filler(CUSTOM_FIELDS, get, lambda fields: json_text(fields) if fields else None, where, text=False)
 
@@ -324,6 +313,8 @@ def _list_pairs(name: Getter, value: Getter) -> Callable[[Any], Any]:
     def pairs(items: list[Any]) -> Iterable[tuple[str, Any]]:
         for item in items:
             called, held = name(item), value(item)
+            if called is RETYPED or held is RETYPED:
+                raise UnfitError("expected custom fields that are objects")
             yield UNNAMED if called is None or called is ABSENT else text_of(called), None if held is ABSENT else held
 
     return pairs
@@ -334,7 +325,7 @@ def _expecting(path: str, kind: type, expected: str, pairs: Callable[[Any], Any]
 
     def get(record: Any) -> Any:
         found = getter(record)
-        if found is None or found is ABSENT or found == "":
+        if found is None or type(found) is Nowhere or found == "":
             return None if found == "" else found
         if type(found) is not kind:
             raise UnfitError(f"expected {expected} of custom fields")

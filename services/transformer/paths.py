@@ -1,30 +1,34 @@
-"""Dotted paths over decoded JSON, compiled once. What is not there (`ABSENT`) is told apart from what is null."""
+"""Dotted paths over decoded JSON, compiled once.
+
+What is not there (`ABSENT`) is told apart from what is null, and from what no longer can be reached because something
+on the way has another type (`RETYPED`): the first is drift, the last a value that cannot be read (DESIGN 2.2).
+"""
 
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
 
-class Absent(Enum):
-    """The type of `ABSENT`."""
+class Nowhere(Enum):
+    """What a path may lead to instead of a value."""
 
     ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return "ABSENT"
+    RETYPED = "retyped"
 
 
-ABSENT: Final = Absent.ABSENT
+ABSENT: Final = Nowhere.ABSENT
+RETYPED: Final = Nowhere.RETYPED
 Getter = Callable[[Any], Any]
 
 
 def compile_path(path: str) -> Getter:
-    """A function from a decoded JSON value to what lies at `path`, or `ABSENT`.
+    """A function from a decoded JSON value to what lies at `path`, or `ABSENT`, or `RETYPED`.
 
-    Shape:  parts are object keys, or positions where a list is met: `emails.0.address`. Where the first key is not
-            there, the whole path is tried as one key, because some vendors write `company.name` flat.
-            On the way, null and "" count as an empty reference: what lies below is null. So does a position beyond
-            the end of a list. Any other scalar on the way means that the field was re-typed: ABSENT, hence drift.
+    Shape:  parts are object keys, or positions where a list is met: `emails.0.address`. Where that leads nowhere, the
+            whole path is tried as one key, because some vendors write `company.name` flat.
+            On the way null, "", 0, false and [] count as an empty reference, as vendors write one: what lies below is
+            null. So does a position beyond the end of a list. Any other scalar on the way, or a list where a key is
+            wanted, means that the field has another type than it had: RETYPED.
     Errors: none.
     """
     parts = path.split(".")
@@ -51,11 +55,8 @@ def _two_keys(path: str, first: str, second: str) -> Getter:
         if type(record) is not dict:
             return step(step(record, first), second)
         inner = record.get(first, ABSENT)
-        if type(inner) is dict:
-            return inner.get(second, ABSENT)
-        if inner is ABSENT:
-            return record.get(path, ABSENT)
-        return step(inner, second)
+        value = inner.get(second, ABSENT) if type(inner) is dict else step(inner, second)
+        return record.get(path, value) if type(value) is Nowhere else value
 
     return get
 
@@ -65,13 +66,9 @@ def _many_keys(path: str, parts: list[str]) -> Getter:
 
     def get(record: Any) -> Any:
         value = step(record, first)
-        if value is ABSENT:
-            return step(record, path)
         for part in rest:
             value = step(value, part)
-            if value is ABSENT or value is None:
-                return value
-        return value
+        return record.get(path, value) if type(value) is Nowhere and type(record) is dict else value
 
     return get
 
@@ -83,7 +80,9 @@ def step(value: Any, part: str) -> Any:
     if type(value) is list and part.isascii() and part.isdecimal():
         position = int(part)
         return value[position] if position < len(value) else None
-    return None if value is None or value == "" else ABSENT
+    if type(value) is Nowhere:
+        return value
+    return RETYPED if value else None
 
 
 def json_path(path: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import msgspec
 
 from services.contracts.errors import FencedError, NotFoundError, RetryableError
-from services.contracts.log import EventsReadAgain, EventsTransformed, FieldsMissing, RecordsRejected
+from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected
 from services.contracts.ports import Value
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
@@ -16,13 +16,11 @@ from services.runtime.runtime import Runtime
 from services.runtime.shards import Batch, read_again
 from services.transformer.batches import STAGE, Envelope, Output, read_header, slices, transform
 from services.transformer.catalogue import Catalogue
-from services.transformer.mapper import Drift
+from services.transformer.drift import DriftWatch
 from services.transformer.state import Memory
 
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
-DRIFT_RECORDS_MIN = 100  # fewer say little: most vendors leave out what is empty
-PATHS_CHARS_MAX = 1_000
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -65,8 +63,7 @@ class ShardRun:
         self._again = read_again(lease, position)
         self._uncommitted = Totals()
         self._committed, self._committed_at = position, runtime.clock.monotonic()
-        self._drifts: dict[tuple[str, str, str], Drift] = {}
-        self._missing: dict[tuple[str, str, str], list[str]] = {}
+        self._drifts = DriftWatch()
 
     async def take(self, batch: Batch, stopping: asyncio.Event) -> bool:
         """Transform and publish what one read returned. False if it was cut short because we are asked to stop.
@@ -161,14 +158,8 @@ class ShardRun:
                 )
             )
         for at, drift in output.drifts.items():
-            total = self._drifts.setdefault(at, Drift())
-            total.add(drift)
-            if total.records >= DRIFT_RECORDS_MIN:
-                missing = self._drifts.pop(at).missing()
-                if missing and missing != self._missing.get(at):
-                    paths = ", ".join(missing)[:PATHS_CHARS_MAX]
-                    emit(FieldsMissing(tenant_id=at[0], service=at[1], endpoint=at[2], paths=paths))
-                self._missing[at] = missing
+            for event in self._drifts.add(at, drift):
+                emit(event)
 
 
 def _grouped(letters: Sequence[DeadLetter]) -> dict[tuple[str, str, str], list[str]]:

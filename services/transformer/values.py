@@ -29,6 +29,10 @@ DECIMAL_FRACTION_DIGITS = 9  # decimal(38,9): contracts/schema.py
 DECIMAL_INTEGER_DIGITS = 38 - DECIMAL_FRACTION_DIGITS
 DIGITS_MAX = 400  # longer number tokens are no numbers a column could hold; keeps int and Decimal work bounded
 SHOWN_CHARS = 40  # how much of a bad value its error shows
+REMEDY = (
+    "Mend the record at the source: it is read again when it changes. If many records are like this, the source has "
+    "changed: the mapping's path or the column's type no longer fits it."
+)
 
 _decoder = msgspec.json.Decoder(float_hook=msgspec.Raw)
 _canonical = msgspec.json.Encoder(order="deterministic")
@@ -50,10 +54,14 @@ def decode_payload(payload: bytes | msgspec.Raw) -> dict[str, Any]:
     try:
         record = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise RejectedError(f"the payload cannot be decoded ({err})", code="payload_unreadable", where="$") from err
+        raise _unreadable(f"the payload cannot be decoded ({err})") from err
     if type(record) is not dict:
-        raise RejectedError("the payload is not a JSON object", code="payload_unreadable", where="$")
+        raise _unreadable("the payload is not a JSON object")
     return record
+
+
+def _unreadable(what: str) -> RejectedError:
+    return RejectedError(what, code="payload_unreadable", where="$", remedy=REMEDY)
 
 
 def _decode(payload: bytes | msgspec.Raw) -> Any:
@@ -93,7 +101,7 @@ def decimal_of(value: Any) -> Decimal | None:
     """The exact number in a JSON number or in its text; None for null and blank text. Errors: UnfitError."""
     if value is None:
         return None
-    if type(value) is bool:
+    if type(value) not in (str, int, msgspec.Raw):
         raise _unfit("a number", value)
     text = text_of(value).strip()
     if not text:

@@ -1,26 +1,38 @@
-"""`HistoryTables` in memory: rows in a dictionary, commits that hold only on what was read, deaths at a named step."""
+"""`HistoryTables` in memory: rows in Arrow tables, commits that hold only on what was read, deaths at a named step."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from services.compactor.merge import Remembered, Row, Watermark
-from services.compactor.parquet import Key
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
+from services.compactor.parquet import KEY, rows_from_arrow, rows_to_arrow, version_kinds
 from services.contracts.errors import ConflictError, RetryableError
 from services.contracts.rows import reading_order
 from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
 
-RowId = tuple[Key, UtcTime]
-
 
 class Held:
     """The two tables of one history, as they are committed."""
 
-    def __init__(self) -> None:
-        self.rows: dict[RowId, Row] = {}
-        self.timeline: list[Remembered] = []
+    def __init__(self, table: CanonicalTable) -> None:
+        self.kinds = version_kinds(table)
+        self.versions = rows_to_arrow([], self.kinds)
+        self.remembered = rows_to_arrow([], TIMELINE)
         self.watermark = Watermark("", {})
+        self.floors: dict[str, int] = {}
         self.commits = 0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The versions as JSON values, in reading order."""
+        return sorted(rows_from_arrow(self.versions, self.kinds), key=reading_order)
+
+    @property
+    def timeline(self) -> list[dict[str, Any]]:
+        return rows_from_arrow(self.remembered, TIMELINE)
 
 
 class MemoryHistory:
@@ -28,37 +40,47 @@ class MemoryHistory:
 
     def __init__(self, held: Held, dies_at: str = "") -> None:
         self._held, self._dies_at = held, dies_at
-        self._read = held.commits
-        self._rows, self._timeline = dict(held.rows), list(held.timeline)
+        self._read, self._versions, self._remembered = held.commits, held.versions, held.remembered
         self.watermark = held.watermark
+        self.floors: Mapping[str, int] = dict(held.floors)
         self.closed_reads = 0
 
-    def open_rows(self, keys: Collection[Key]) -> list[Row]:
-        return [dict(row) for (key, _), row in self._rows.items() if key in keys and row["is_current"]]
+    def open_rows(self, record_ids: pa.Array) -> pa.Table:
+        return self._rows(record_ids, is_current=True)
 
-    def closed_rows(self, keys: Collection[Key]) -> list[Row]:
+    def closed_rows(self, record_ids: pa.Array) -> pa.Table:
         self.closed_reads += 1
-        return [dict(row) for (key, _), row in self._rows.items() if key in keys and not row["is_current"]]
+        return self._rows(record_ids, is_current=False)
 
-    def remembered(self, keys: Collection[Key], *, deletes_only: bool) -> list[Remembered]:
-        return [it for it in self._timeline if it.key in keys and (it.op == "delete" or not deletes_only)]
+    def _rows(self, record_ids: pa.Array, *, is_current: bool) -> pa.Table:
+        count = self._versions.num_rows
+        rows = self._versions.append_column(FILE, pa.array(["memory"] * count, pa.string()))
+        rows = rows.append_column(POSITION, pa.arange(0, count))
+        asked = pc.is_in(rows.column("record_id"), value_set=record_ids)
+        return rows.filter(pc.and_(asked, pc.equal(rows.column("is_current"), is_current)))
 
-    def remember(self, entries: Sequence[Remembered]) -> None:
+    def remembered(self, record_ids: pa.Array, *, deletes_only: bool) -> pa.Table:
+        entries = self._remembered.filter(pc.is_in(self._remembered.column("record_id"), value_set=record_ids))
+        return entries.filter(pc.equal(entries.column("op"), "delete")) if deletes_only else entries
+
+    def remember(self, entries: pa.Table) -> None:
         self._check()
-        self._held.timeline += entries
+        self._held.remembered = pa.concat_tables([self._held.remembered, entries.cast(self._held.remembered.schema)])
         self._committed("timeline")
 
-    def commit(self, removed: Sequence[Row], added: Sequence[Row], watermark: Watermark) -> None:
+    def commit(self, removed: pa.Table, added: pa.Table, watermark: Watermark) -> None:
         self._check()
-        for row in removed:
-            assert self._held.rows.pop(_row_id(row)) == row
-        for row in added:
-            assert _row_id(row) not in self._held.rows, "a row is doubled"
-            self._held.rows[_row_id(row)] = dict(row)
-        self._held.watermark = watermark
+        gone = pc.is_in(pa.arange(0, self._versions.num_rows), value_set=removed.column(POSITION).combine_chunks())
+        kept = self._versions.filter(pc.invert(gone))
+        assert kept.num_rows == self._versions.num_rows - removed.num_rows, "a row is removed twice"
+        rows = pa.concat_tables([kept, added.cast(kept.schema)])
+        distinct = rows.select([*KEY, "valid_from"]).group_by([*KEY, "valid_from"]).aggregate([])
+        assert distinct.num_rows == rows.num_rows, "a row is doubled"
+        self._held.versions, self._held.watermark = rows, watermark
         self._committed("versions")
 
     def maintain(self, now: UtcTime) -> int:
+        del now
         return 0
 
     def _check(self) -> None:
@@ -80,13 +102,9 @@ class MemoryHistories:
         self.dies_at: list[str] = []
 
     def __call__(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:
-        held = self.held.setdefault((tenant_id, table.table), Held())
+        held = self.held.setdefault((tenant_id, table.table), Held(table))
         return MemoryHistory(held, self.dies_at.pop(0) if self.dies_at else "")
 
     def rows(self) -> list[dict[str, Any]]:
         """Every version row of every tenant, in reading order."""
-        return sorted((dict(row) for held in self.held.values() for row in held.rows.values()), key=reading_order)
-
-
-def _row_id(row: Row) -> RowId:
-    return (row["service"], row["family"], row["record_id"]), row["valid_from"]
+        return sorted((row for held in self.held.values() for row in held.rows), key=reading_order)

@@ -25,7 +25,8 @@ from services.contracts.integration import (
 from services.contracts.rows import digests
 from services.contracts.schema import CanonicalTable, Column
 from services.runtime.mapping_files import load_mappings
-from services.transformer.mapper import Drift, Mapper, routes
+from services.transformer.drift import Drift
+from services.transformer.mapper import Mapper, routes
 from services.transformer.pinned import Pinned, PinnedEndpoint, shipped
 from tests.transformer.world import TICKETS, files, gone, ticket
 
@@ -93,6 +94,8 @@ WHEN = When("x", "y", ["Ticket"])
         (FIRST, '{"x":null,"y":{"z":"2"}}', '{"a":"2"}'),
         (FIRST, '{"x":""}', '{"a":""}'),
         (FIRST, "{}", "{}"),
+        (FIRST, '{"x":"1","y":"re-typed"}', '{"a":"1"}'),
+        (First(["y.z", "x"]), '{"x":"1","y":"re-typed"}', '{"a":"1"}'),
         (MAP, '{"x":1}', '{"a":"one"}'),
         (MAP, '{"x":true}', '{"a":"yes"}'),
         (MAP, '{"x":"other"}', '{"a":"other"}'),
@@ -156,6 +159,13 @@ def test_custom_fields_are_canonical_text_and_null_where_there_are_none() -> Non
         ({"a": MAP}, '{"x":[]}', "$.x"),
         ({"b": Call("minutes_to_hours", ["x"])}, '{"x":"soon"}', "$.x"),
         ({}, '{"own":{"a":1}}', "$.own"),
+        ({}, '{"own":["a"]}', "$.own"),
+        ({"a": "x.y"}, '{"x":"re-typed"}', "$.x.y"),
+        ({"a": "x.y"}, '{"x":["re-typed"]}', "$.x.y"),
+        ({"a": First(["x.y", "z"])}, '{"x":"re-typed","z":null}', "$.x.y, $.z"),
+        ({"a": ValueMap("x.y", {})}, '{"x":"re-typed"}', "$.x.y"),
+        ({"a": When("z", "x.y", ["Ticket"])}, '{"x":"re-typed","z":1}', "$.z, $.x.y"),
+        ({"a": Call("join_space", ["x.y", "z"])}, '{"x":"re-typed","z":1}', "$.x.y, $.z"),
     ],
 )
 def test_a_value_its_column_cannot_hold_is_rejected_with_its_place(
@@ -196,7 +206,7 @@ def test_an_endpoint_of_a_mapped_family_gives_its_deletions_only() -> None:
 def test_drift_names_the_paths_that_no_record_had() -> None:
     made, drift = mapper({"a": "x.y", "b": "z", "c": "w"}), Drift()
     mapped(made, '{"x":{"y":"1"},"w":null}', drift)
-    mapped(made, '{"x":"re-typed"}', drift)
+    mapped(made, '{"x":{}}', drift)
     assert (drift.records, drift.missing()) == (2, ["$.z"])
     assert drift.absent["$.x.y"] == 1
 
