@@ -14,7 +14,7 @@ from services.cli.ages import moment_meant, rough, shown_time
 from services.cli.connections import connections
 from services.cli.options import MappingsFolder, OneService, OneTenant, command
 from services.cli.record_history import Entity, Step, as_of, histories
-from services.cli.screen import Screen, counted, printable
+from services.cli.screen import Screen, counted, printable, size_shown
 from services.cli.spelling import plain
 from services.cli.world import Place, World, open_world, run
 from services.contracts.errors import NotFoundError, UsageError
@@ -27,6 +27,7 @@ from services.runtime.mapping_files import load_mappings
 
 if TYPE_CHECKING:
     from services.compactor.lake import Answer, Lake
+    from services.compactor.reading import Reads
 
 app = typer.Typer()
 
@@ -82,6 +83,7 @@ def query(
     for hint in (holders.hint, *_raw_hints(files, sql)):
         if hint:
             screen.note(hint)
+    _note_reads(screen, answer.reads)
     show_answer(screen, answer)
 
 
@@ -112,6 +114,13 @@ async def opened(screen: Screen, place: Place, files: MappingFiles) -> "AsyncIte
             runtime = world.runtime
             warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
             yield world, Lake(warehouse, runtime.objects, runtime.threads, files)
+
+
+def _note_reads(screen: Screen, reads: "Reads") -> None:
+    """How much of the tables an answer took; nothing where it asked none."""
+    if reads.files_there:
+        files = f"{reads.files} of {counted(reads.files_there, 'data file')}"
+        screen.note(f"read {files}, {size_shown(reads.bytes)} of {size_shown(reads.bytes_there)}")
 
 
 class Holders(msgspec.Struct, frozen=True):
@@ -261,29 +270,35 @@ def history(
         hint = did_you_mean(table, files.tables) or f"Known: {', '.join(sorted(files.tables))}."
         raise UsageError(f"there is no canonical table {table!r}", code="unknown_table", remedy=hint)
     at = moment_meant(as_of, "--as-of") if as_of else None
-    found, hint, now = run(_read_history(screen, place, files, table, record_id, tenant_id))
-    chosen = [one for one in found if service is None or plain(one.service) == plain(service)]
+    found = run(_read_history(screen, place, files, table, record_id, tenant_id))
+    chosen = [one for one in found.entities if service is None or plain(one.service) == plain(service)]
     if not chosen:
-        raise _unknown(table, record_id, tenant_id, service, found, hint)
+        raise _unknown(table, record_id, tenant_id, service, found.entities, found.hint)
+    _note_reads(screen, found.reads)
     if at is not None:
         _show_as_of(screen, chosen, at)
         return
     for number, entity in enumerate(chosen):
         if number:
             screen.say()
-        _show_history(screen, entity, now)
+        _show_history(screen, entity, found.now)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    entities: list[Entity]
+    reads: "Reads"
+    hint: str
+    now: UtcTime
 
 
 async def _read_history(
     screen: Screen, place: Place, files: MappingFiles, table: str, record_id: str, tenant_id: str | None
-) -> tuple[list[Entity], str, UtcTime]:
+) -> _Found:
     async with opened(screen, place, files) as (world, lake):
         holders = await find_holders(world, lake, tenant_id)
-        rows = await lake.versions(tenant_id, table, record_id=record_id)
-        # What a version does not show: when a deletion was seen, and of what no version is left.
-        tenants = sorted({row["tenant_id"] for row in rows}) or holders.tenants
-        lines = [line for one in tenants for line in await lake.timeline(one, table, record_id=record_id)]
-        return histories(files.tables[table], record_id, rows, lines), holders.hint, world.runtime.clock.now()
+        found = await lake.history_of(tenant_id, table, record_id)
+        entities = histories(files.tables[table], record_id, found.versions, found.timeline)
+        return _Found(entities, found.reads, holders.hint, world.runtime.clock.now())
 
 
 def _unknown(

@@ -133,6 +133,13 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
+def size_shown(size: int) -> str:
+    """`17 kB`, `1.2 MB`."""
+    if size < 1_000_000:
+        return f"{-(-size // 1_000)} kB"
+    return f"{size / 1_000_000:,.1f} MB"
+
+
 def lasting(seconds: float) -> str:
     """`90 s`, `5 min`, `6 h`, `1 d`: in the largest unit that needs no fraction."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):

@@ -48,11 +48,26 @@ def read_positions(io: FileIO, deletes: DataFile) -> pa.Array:
         return held.read(columns=["pos"]).column("pos").combine_chunks()
 
 
-def read_living(io: FileIO, path: str, dead: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+def read_living(io: FileIO, path: str, dead: pa.Array) -> pa.Table:
     """The rows of a data file but the dead ones."""
     with _opened(io, path) as held:
-        rows = held.read(columns=None if columns is None else list(columns)).replace_schema_metadata(None)
+        rows = held.read().replace_schema_metadata(None)
     return rows.filter(pc.invert(pc.is_in(pa.arange(0, rows.num_rows), value_set=dead))) if len(dead) else rows
+
+
+def read_at(io: FileIO, path: str, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the rows at these positions."""
+    with _opened(io, path) as held:
+        starts = [*_starts(held.metadata), held.metadata.num_rows]
+        parts = []
+        for group in range(held.num_row_groups):
+            within = positions.filter(
+                pc.and_(pc.greater_equal(positions, starts[group]), pc.less(positions, starts[group + 1]))
+            )
+            if len(within):
+                rows = held.read_row_group(group, columns=list(columns)).select(list(columns))
+                parts.append(rows.take(pc.subtract(within, starts[group])))
+    return pa.concat_tables(parts).replace_schema_metadata(None)
 
 
 def find(io: FileIO, path: str, dead: pa.Array, record_ids: pa.Array) -> pa.Table | None:

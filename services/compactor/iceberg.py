@@ -113,6 +113,11 @@ class Warehouse:
         versions = opened(table.table, _version_schema(table), "is_current")
         return IcebergHistory(versions, lambda: opened(timeline, _schema(TIMELINE), "op"))
 
+    def open(self, tenant_id: str, name: str) -> OpenTable | None:
+        """A table for reading, as it is now; None when there is none."""
+        table = self.load(tenant_id, name)
+        return None if table is None else OpenTable(table, self._limits, self.endpoint_url)
+
     def load(self, tenant_id: str, name: str) -> Table | None:
         """A table as it is now, None when there is none."""
         with lake_errors(f"loading table {name} of {tenant_id}", self.endpoint_url):

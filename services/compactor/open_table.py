@@ -16,6 +16,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import Table, Transaction
@@ -73,6 +74,7 @@ class OpenTable:
 
     def __init__(self, table: Table, limits: Limits, endpoint_url: str | None) -> None:
         self.table, self._limits, self._endpoint_url = table, limits, endpoint_url
+        self.schema, self.column = _arrow_schema(table.metadata), table.spec().fields[0].name
         self._record_id = table.schema().find_field("record_id").field_id
 
     def errors(self, action: str) -> Any:
@@ -114,16 +116,16 @@ class OpenTable:
         lower, upper = (None if bound is None else bound.decode(errors="replace") for bound in found)
         return lower, upper
 
-    def find(self, files: Iterable[LiveFile], record_ids: pa.Array) -> pa.Table:
+    def find(self, files: Iterable[LiveFile], record_ids: pa.Array, io: FileIO | None = None) -> pa.Table:
         """The rows of these records (sorted, distinct) among `files`, with FILE and POSITION."""
 
         def rows_of(file: LiveFile) -> pa.Table | None:
-            return data_files.find(self.table.io, file.data.file_path, self.dead(file), record_ids)
+            return data_files.find(io or self.table.io, file.data.file_path, self.dead(file), record_ids)
 
         candidates = [file for file in files if self._may_hold(file, record_ids)]
         with self.errors("reading"):
-            found = [rows for rows in _in_parallel(rows_of, candidates) if rows is not None]
-        schema = _with_place(_arrow_schema(self.table.metadata))
+            found = [rows for rows in in_parallel(rows_of, candidates) if rows is not None]
+        schema = self.schema.append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
         return pa.concat_tables([schema.empty_table(), *(_conform(rows, schema) for rows in found)])
 
     def _may_hold(self, file: LiveFile, record_ids: pa.Array) -> bool:
@@ -151,7 +153,7 @@ class OpenTable:
         written: list[DataFile] = []
         with self.errors("writing"):
             for value in {*added, *(self.files[path].value for path in dead)}:
-                rows = added.get(value, _arrow_schema(self.table.metadata).empty_table())
+                rows = added.get(value, self.schema.empty_table())
                 for group in self._rewrites(value, rows.num_rows, dead):
                     paths = [path for path in group if path != NEW]
                     written += self._rewrite(paths, dead, rows if NEW in group else rows.slice(0, 0), value)
@@ -195,14 +197,13 @@ class OpenTable:
         self, paths: Sequence[str], dead: Mapping[str, pa.Array], added: pa.Table, value: Any
     ) -> list[DataFile]:
         """The new files of a group: what lives of the old ones, and what comes."""
-        schema = _arrow_schema(self.table.metadata)
 
         def living(path: str) -> pa.Table:
             file = self.files[path]
             positions = dead[path] if path in dead else self.dead(file)
-            return _conform(data_files.read_living(self.table.io, path, positions), schema)
+            return _conform(data_files.read_living(self.table.io, path, positions), self.schema)
 
-        rows = pa.concat_tables([*_in_parallel(living, paths), _conform(added, schema)])
+        rows = pa.concat_tables([*in_parallel(living, paths), _conform(added, self.schema)])
         size = sum(self.files[path].extent.living_bytes for path in paths)
         return self._write(self.table.metadata, rows, size, value)
 
@@ -273,7 +274,7 @@ class OpenTable:
         return {*lists, *manifests, *data}
 
 
-def _in_parallel(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     if len(items) < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(READERS) as pool:
@@ -282,10 +283,6 @@ def _in_parallel(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 def _arrow_schema(metadata: TableMetadata) -> pa.Schema:
     return schema_to_pyarrow(metadata.schema(), include_field_ids=False)
-
-
-def _with_place(schema: pa.Schema) -> pa.Schema:
-    return schema.append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
 
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -59,9 +59,12 @@ async def test_versions_are_the_fold_of_what_was_observed(stocked: Stocked) -> N
 async def test_the_current_rows_and_those_of_one_record_and_of_one_moment(stocked: Stocked) -> None:
     lake = stocked.lake
     assert [row["summary"] for row in await lake.current(TENANT, "tickets")] == ["B"]
-    assert [row["summary"] for row in await lake.versions(TENANT, "tickets", record_id="1")] == ["A", "B"]
+    history = await lake.history_of(TENANT, "tickets", "1")
+    assert [row["summary"] for row in history.versions] == ["A", "B"]
+    assert (history.reads.files, history.reads.files_there) == (2, 3)
+    assert history.reads.bytes > 0
     assert [row["summary"] for row in await lake.versions(TENANT, "tickets", at=at(1.5))] == ["A", "C"]
-    assert [row["op"] for row in await lake.timeline(TENANT, "tickets", record_id="2")] == ["delete"]
+    assert [row["op"] for row in (await lake.history_of(TENANT, "tickets", "2")).timeline] == ["delete"]
     assert await lake.versions("nobody", "tickets") == []
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.compactor import parquet
 from services.contracts.events import CanonicalEvent, Change
+from services.contracts.fold import Observation
 from services.contracts.rows import observation_of
 from services.contracts.schema import CanonicalTable, Column
 from services.contracts.times import utc_text
@@ -73,7 +74,19 @@ def test_a_canonical_file_gives_back_its_events() -> None:
 def test_what_the_fold_sees_of_a_file_is_what_it_sees_of_its_events() -> None:
     events = [seen({"summary": "B", "views": 1}, 2), seen({}, 3), seen(None, 4)]
     found = parquet.observations(parquet.read(parquet.canonical_file(events, TICKETS, {})), TICKETS)
-    assert found == [(("connectwise", "tickets", "1"), observation_of(event)) for event in events]
+    narrow = [name for name in found.column_names if name in Observation.__struct_fields__]
+    wanted = [msgspec.to_builtins(observation_of(event)) for event in events]
+    times = {"effective_at", "observed_at"}
+    kinds = {name: "timestamp" if name in times else "json" for name in narrow}
+    assert parquet.rows_from_arrow(found.select(narrow), kinds) == [
+        {name: seen[name] for name in narrow} for seen in wanted
+    ]
+    values = parquet.rows_from_arrow(found, parquet.column_kinds(TICKETS), nulls=False)
+    assert values == [seen["row"] or {} for seen in wanted]
+    assert (
+        found.select(parquet.KEY).to_pylist()
+        == [dict(zip(parquet.KEY, ("connectwise", "tickets", "1"), strict=True))] * 3
+    )
 
 
 def test_a_raw_file_gives_back_its_events_with_every_token_of_a_payload() -> None:

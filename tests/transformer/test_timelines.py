@@ -1,4 +1,4 @@
-"""Live labels, sentence by sentence; and what is remembered, held to the fold in every order of arrival."""
+"""Live labels, sentence by sentence, and the bounds of what is remembered. In any order of arrival: tests/history."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -180,7 +180,6 @@ def test_what_comes_before_everything_remembered_is_unknown_once_something_was_t
     assert last(*events[:-1], seen("B", 5)).label == "late"
 
 
-# -- against the fold -------------------------------------------------------------------------------------------------
 def facts(history: Iterable[Version[Any]]) -> list[tuple[str, str | None, str]]:
     return [(v.valid_from, v.valid_to, v.last.record_hash) for v in history]
 
@@ -202,49 +201,6 @@ arrivals = st.lists(observations, min_size=1, max_size=14).flatmap(
         lambda repeats: [*kinds, *repeats]
     )
 )
-
-
-@settings(max_examples=600)
-@given(arrivals.flatmap(st.permutations))
-@example([seen("A", 1), seen("A", 3), seen("B", 2)])
-def test_what_is_remembered_tells_the_versions_of_the_fold(events: list[CanonicalEvent]) -> None:
-    timeline = told(events)[-1].timeline
-    assert len(timeline.survivors) <= TIMELINE_MAX
-    assert facts(versions(timeline)) == facts(folded(events))
-    assert facts(versions(timeline, scd=1)) == facts(folded(events, 1))
-
-
-@settings(max_examples=300)
-@given(arrivals)
-def test_a_label_says_what_the_observation_did_to_the_current_row(events: list[CanonicalEvent]) -> None:
-    """Against the fold before and after each event, which knows everything."""
-    timeline = None
-    for number, event in enumerate(events):
-        one = observe(timeline, event)
-        timeline = one.timeline
-        before = folded(events[:number])
-        after = folded(events[: number + 1])
-        was, now = _open(before), _open(after)
-        match one.label:
-            case "repeated" | "superseded":
-                assert facts(before) == facts(after)
-            case "unchanged" | "touched":
-                assert was == now
-            case "deleted":
-                assert now is None
-            case "changed":
-                assert was is not None
-                assert now == event.record_hash
-            case "new" | "restored":
-                assert (was, now) == (None, event.record_hash)
-            case label:
-                assert label == "late"
-        if one.previous_from is not None:
-            assert one.previous_from == before[-1].valid_from
-
-
-def _open(history: tuple[Version[Any], ...]) -> str | None:
-    return history[-1].last.record_hash if history and history[-1].is_current else None
 
 
 @given(arrivals)
