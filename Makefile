@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak lock clean FORCE
+.PHONY: help setup demo test check format bench bench-table soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
@@ -31,7 +31,7 @@ fi
 endef
 
 help: ## List the targets
-	@sed -n 's/^\([a-z][a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target line; do printf '  make %-8s %s\n' "$$target" "$$line"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target line; do printf '  make %-11s %s\n' "$$target" "$$line"; done
 
 setup: $(STAMP) ## Install everything, hash-checked, into .venv (gives .venv/bin/avesa)
 	@:
@@ -75,8 +75,11 @@ format: setup ## Format the code and apply the safe lint fixes
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-bench: setup ## Measurements in tests/bench
-	@$(BIN)/python -m pytest tests/bench -m bench -s $(ARGS)
+bench: setup ## Pace of mapping, envelopes and fold, as ratios
+	@$(BIN)/python -m pytest tests/bench/test_pace.py -m bench -s $(ARGS)
+
+bench-table: setup ## What merging into a table of ten million versions costs (a quarter of an hour)
+	@$(BIN)/python -m pytest tests/bench/test_table.py -m bench -s $(ARGS)
 
 soak: setup ## Long random runs: as many sets of observations as minutes allow
 	@$(BIN)/python -m pytest -q -n 2 -m soak tests $(ARGS)

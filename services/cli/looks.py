@@ -34,7 +34,7 @@ from services.contracts.ports import Record, Row, StreamInfo
 from services.contracts.times import UtcTime
 from services.extractor.tenants import TenantService
 from services.runtime.shards import ready, scope_of
-from services.transformer.pinned import Held, Pinned, decode, mappings_folder, reconcile, shipped
+from services.transformer.pinned import Pinned, decode, difference, mappings_folder, shipped
 
 T = TypeVar("T")
 
@@ -216,7 +216,7 @@ class Observer:
         held = []
         for table, (version, key) in (await self._pinned_keys(tenant_id, service)).items():
             try:
-                what = _difference(await self._read_pinned(key), wanted.get(table))
+                what = difference(await self._read_pinned(key), wanted.get(table))
             except NotFoundError:
                 continue
             except FatalError as err:
@@ -249,13 +249,6 @@ class Observer:
                 found += 1
                 if found == most:
                     return
-
-
-def _difference(pinned: Pinned, wanted: Pinned | None) -> str:
-    if wanted is None:
-        return "no endpoint feeds this table any longer"
-    result = reconcile(pinned, wanted)
-    return result.what if isinstance(result, Held) else ""
 
 
 def _events_of(record: Record) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.cli import demo, lake, mapping, preview, run, sandbox, serve, status, tenants, views
+from services.cli import demo, lake, mapping, preview, replay, run, sandbox, serve, status, tenants, views
 from services.cli.screen import Screen
 from services.contracts.errors import AvesaError, FatalError, UsageError
 from services.runtime.settings import variable
@@ -26,6 +26,7 @@ GROUPS: Final[Groups] = (
     (mapping.app, "mapping"),
     (preview.app, None),
     (run.app, None),
+    (replay.app, None),
     (lake.app, None),
     (views.app, None),
     (status.app, None),

@@ -115,7 +115,8 @@ def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
         what = f"the mapping of {held.table} for {held.tenant_id} {held.service} has changed and is not in force"
         yield Trouble(
             f"{what}: {held.what}",
-            "The former mapping holds. Undo the change; a rebuild comes with `replay`.",
+            "The former mapping holds. Undo the change, or bring it into force: "
+            f"avesa replay --from raw --table {held.table} --rebuild --tenant-id {held.tenant_id}",
         )
 
 

@@ -126,8 +126,8 @@ ORDER BY ALL
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a merge is to write: rows of the version table that go and come, rows of the timeline that come, and of
-    the batch what an older mapping made (`Merged.stale`)."""
+    """What a merge is to write: rows of the version table that go and come, and rows of the timeline that come;
+    `stale` are rows of the batch that are left out (`merge.StaleError`)."""
 
     removed: pa.Table
     added: pa.Table

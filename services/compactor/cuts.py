@@ -218,6 +218,23 @@ def hour_is_complete(hour: str, shards: Iterable[Shard], rows: Mapping[str, Shar
     return True
 
 
+def is_cut_until(row: ShardRow, progress: Mapping[str, Any], until: UtcTime) -> bool:
+    """Does everything that arrived in this shard before `until` lie in files?
+
+    Shape:  `progress` is what the owner told with its last sign of life: how far it has read, cut or not, and when
+            that was the end of the shard. It may be older than the row, never newer than what it says of itself.
+    """
+    if row.spool or row.cut is not None:
+        return False
+    if row.ended or (row.arrived_at is not None and row.arrived_at >= until):
+        return True
+    if row.read_to_end_at is not None and row.read_to_end_at >= until:
+        return True
+    read_to, read_to_end_at = progress.get("position"), progress.get("read_to_end_at")
+    all_cut = read_to is None or int(read_to) <= int(row.position or 0)
+    return all_cut and isinstance(read_to_end_at, str) and read_to_end_at >= until
+
+
 def may_have_expired(row: ShardRow, progress: Mapping[str, Any], now: UtcTime, retention_s: float) -> bool:
     """May the stream have dropped records after the committed position? Not while it was read to its end within
     retention: a quiet shard is no gap."""

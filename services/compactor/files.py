@@ -131,7 +131,7 @@ def new_files(
     letters: list[DeadLetter] = []
     about = {"shard": label, **cut.about}
     for folder, raw in sorted(found.raw.items()):
-        data, unfit = _file(raw, partial(parquet.raw_file, about=about))
+        data, unfit = fitting(raw, partial(parquet.raw_file, about=about))
         letters += [_unfit(event, folder, label, cut, "bad_value", reason) for event, reason in unfit]
         if data is not None:
             made.append(NewFile(_part(folder, cut, label, len(raw) - len(unfit)), data))
@@ -141,7 +141,7 @@ def new_files(
             reason = f"there is no table {folder.name!r}"
             letters += [_unfit(event, folder, label, cut, "unknown_table", reason) for event in events]
             continue
-        data, unfit_rows = _file(events, partial(parquet.canonical_file, table=table, about=about))
+        data, unfit_rows = fitting(events, partial(parquet.canonical_file, table=table, about=about))
         letters += [_unfit(event, folder, label, cut, "bad_value", reason) for event, reason in unfit_rows]
         if data is not None:
             part = msgspec.structs.replace(
@@ -157,7 +157,7 @@ def _part(folder: Folder, cut: Cut, label: str, count: int) -> Part:
     return Part(folder.tenant_id, folder.name, folder.path, part_key(folder.path, cut.hour, label, cut.number), count)
 
 
-def _file(events: Sequence[E], write: Callable[[Sequence[E]], bytes]) -> tuple[bytes | None, list[tuple[E, str]]]:
+def fitting(events: Sequence[E], write: Callable[[Sequence[E]], bytes]) -> tuple[bytes | None, list[tuple[E, str]]]:
     """The events as a file, and with a reason those whose values their columns cannot hold."""
     try:
         return write(events), []

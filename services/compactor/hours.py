@@ -77,6 +77,8 @@ class Hours:
         except NotFoundError:
             return False
         whole = await self._runtime.threads.run(parquet.consolidated, data, {"hour": hour})
+        if whole is None:
+            return True  # they stay as they are
         try:
             await objects.create(hour_key(folder, hour), whole)
         except ConflictError:

@@ -105,13 +105,25 @@ class Warehouse:
         Errors: RetryableError; ConflictError when somebody else creates or widens them now; FatalError where a column
         has another type than the mapping says.
         """
-        timeline = timeline_table(table.table)
 
         def opened(name: str, schema: Schema, partition: str) -> OpenTable:
             return OpenTable(self._open(tenant_id, name, schema, partition), self._limits, self.endpoint_url)
 
-        versions = opened(table.table, _version_schema(table), "is_current")
-        return IcebergHistory(versions, lambda: opened(timeline, _schema(TIMELINE), "op"))
+        versions = opened(table.table, version_schema(table), "is_current")
+        return IcebergHistory(versions, lambda: opened(timeline_table(table.table), _schema(TIMELINE), "op"))
+
+    def rebuilding(self, tenant_id: str, table: CanonicalTable) -> "IcebergHistory":
+        """The same two tables, both opened now, with the columns they have, whatever the mapping says.
+
+        Errors: RetryableError; ConflictError when somebody else creates them now.
+        """
+
+        def opened(name: str, schema: Schema, partition: str) -> OpenTable:
+            found = self.load(tenant_id, name) or self._create(tenant_id, name, schema, partition)
+            return OpenTable(found, self._limits, self.endpoint_url)
+
+        timeline = opened(timeline_table(table.table), _schema(TIMELINE), "op")
+        return IcebergHistory(opened(table.table, version_schema(table), "is_current"), lambda: timeline)
 
     def open(self, tenant_id: str, name: str) -> OpenTable | None:
         """A table for reading, as it is now; None when there is none."""
@@ -142,7 +154,8 @@ class Warehouse:
                     f"column {field.name} of {tenant_id}/{name} is {known[field.name]}, the mapping says "
                     f"{field.field_type}",
                     code="bad_mapping",
-                    remedy="Undo the change of the mapping; rebuilding a table comes with `replay`.",
+                    remedy="Undo the change of the mapping, or rebuild the table: "
+                    f"`avesa replay --from raw --table {name} --rebuild --tenant-id {tenant_id}`.",
                 )
         missing = [field for field in schema.fields if field.name not in known]
         if missing:
@@ -196,7 +209,8 @@ def glue_properties(settings: Settings) -> dict[str, Any]:
     return properties | {name: value for name, value in optional.items() if value is not None}
 
 
-def _version_schema(table: CanonicalTable) -> Schema:
+def version_schema(table: CanonicalTable) -> Schema:
+    """The columns of a version table; their ids are those of a new one."""
     docs = {name: column.description for name, column in table.all_columns().items()}
     return _schema(version_kinds(table), docs)
 

@@ -8,7 +8,6 @@ newest observation of each record that still lives. No extension is downloaded, 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Final
 
 import duckdb
@@ -21,7 +20,7 @@ from services.compactor.history import FILE, POSITION, TIMELINE
 from services.compactor.iceberg import Warehouse
 from services.compactor.open_table import OpenTable, lake_errors
 from services.compactor.reading import FILE_NUMBER, Meter, MeteredIO, Reads, rows_of
-from services.compactor.sql import RAW, Name, answered, names_in, quoted
+from services.compactor.sql import RAW, Name, answered, names_in, quoted, view_of
 from services.contracts.errors import NotFoundError, UsageError
 from services.contracts.events import CanonicalEvent, ChangeEvent
 from services.contracts.integration import integration_name
@@ -30,12 +29,11 @@ from services.contracts.names import canonical_folder, raw_folder, timeline_tabl
 from services.contracts.ports import Objects, Threads
 from services.contracts.rows import reading_order
 from services.contracts.schema import CanonicalTable
-from services.contracts.times import UtcTime, utc_text
+from services.contracts.times import UtcTime
 
 READS_AT_ONCE: Final = 8
 # The newest of a record comes last: DESIGN 2.2, as far as it can be known before a mapping.
 NEWEST: Final = ("record_id", "effective_at", "_deleted", "observed_at", "payload")
-HELD_AT: Final = "valid_from <= ?::TIMESTAMPTZ AND (valid_to IS NULL OR valid_to > ?::TIMESTAMPTZ)"
 LOCKED: Final = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -74,11 +72,11 @@ class Lake:
     # -- rows as JSON values
     async def current(self, tenant_id: str | None, table: str) -> list[dict[str, Any]]:
         """The open version of every living record, of one tenant or of all."""
-        return await self._rows(tenant_id, table, ["is_current"], [])
+        return await self._rows(tenant_id, table, "is_current")
 
     async def versions(self, tenant_id: str | None, table: str, *, at: UtcTime | None = None) -> list[dict[str, Any]]:
         """Versions in reading order; only those that held `at` a time, where one is given."""
-        return await self._rows(tenant_id, table, [] if at is None else [HELD_AT], [] if at is None else [at, at])
+        return await self._rows(tenant_id, table, "true", at)
 
     async def history_of(self, tenant_id: str | None, table: str, record_id: str) -> History:
         """All that the tables hold of the records of one id, of one tenant or of all."""
@@ -100,17 +98,15 @@ class Lake:
         ]
 
     async def _rows(
-        self, tenant_id: str | None, table: str, conditions: Sequence[str], values: Sequence[Any]
+        self, tenant_id: str | None, table: str, condition: str, at: UtcTime | None = None
     ) -> list[dict[str, Any]]:
         tenants = await self.tenants() if tenant_id is None else [tenant_id]
-        return self._as_values(table, [await self._threads.run(self._select, tenants, table, conditions, values)])
+        return self._as_values(table, [await self._threads.run(self._select, tenants, table, condition, at)])
 
-    def _select(self, tenants: Sequence[str], name: str, conditions: Sequence[str], values: Sequence[Any]) -> pa.Table:
+    def _select(self, tenants: Sequence[str], name: str, condition: str, at: UtcTime | None) -> pa.Table:
         with _connected() as connection:
-            self._register_table(connection, name, tenants, Meter())
-            where = " AND ".join(["true", *conditions])
-            rows = connection.sql(f"SELECT * FROM {quoted(name)} WHERE {where}", params=list(values))  # noqa: S608  ours
-            return rows.to_arrow_table()
+            self._register_table(connection, name, tenants, Meter(), at)
+            return connection.sql(f"SELECT * FROM {quoted(name)} WHERE {condition}").to_arrow_table()  # noqa: S608  ours
 
     def _open(self, tenants: Iterable[str], name: str) -> list[OpenTable]:
         return [table for one in tenants if (table := self._warehouse.open(one, name)) is not None]
@@ -227,17 +223,11 @@ class Lake:
         meter.expect(tables)
         with lake_errors(f"reading {name}", self._warehouse.endpoint_url):
             rows = rows_of(tables, meter)
-        connection.register(f"files of {name}", rows.files)
-        connection.register(f"dead of {name}", rows.dead)
-        living = f"ANTI JOIN {quoted(f'dead of {name}')} USING ({', '.join(rows.dead.column_names)})"
-        held = ""
-        if at is not None and not name.endswith("_timeline"):
-            moment = f"'{utc_text(datetime.fromisoformat(at))}'"
-            held = f" WHERE {HELD_AT.replace('?', moment)}"
-        connection.execute(
-            f"CREATE TEMP VIEW {quoted(name)} AS SELECT * EXCLUDE ({FILE_NUMBER}) "  # noqa: S608  names are quoted
-            f"FROM {quoted(f'files of {name}')} {living if rows.dead.num_rows else ''}{held}"
-        )
+        files, dead = f"files of {name}", f"dead of {name}"
+        connection.register(files, rows.files)
+        connection.register(dead, rows.dead)
+        keys = rows.dead.column_names
+        connection.execute(view_of(name, files, dead if rows.dead.num_rows else None, keys, FILE_NUMBER, at))
 
     def _empty(self, name: str) -> pa.Table:
         base = name.removesuffix("_timeline")

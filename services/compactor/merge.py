@@ -19,14 +19,12 @@ from services.contracts.schema import CanonicalTable
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """What a merge did. `rows_written` counts version rows added; `stale` has the observations that were made by a
-    mapping older than the table's and are known by no newer one: they are in no version."""
+    """What a merge did. `rows_written` counts version rows added."""
 
     observations: int = 0
     rows_written: int = 0
     rows_removed: int = 0
     remembered: int = 0
-    stale: tuple[pa.Table, ...] = ()
 
     def __add__(self, other: "Merged") -> "Merged":
         return Merged(
@@ -34,20 +32,36 @@ class Merged(msgspec.Struct, frozen=True):
             self.rows_written + other.rows_written,
             self.rows_removed + other.rows_removed,
             self.remembered + other.remembered,
-            (*self.stale, *other.stale),
         )
 
 
+class StaleError(Exception):
+    """`rows` of the batch were made by a mapping older than the table's, and no newer one made the same: in no version
+    may they stand. Nothing was changed."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        super().__init__(f"{rows.num_rows} observations made by an older mapping")
+        self.rows = rows
+
+
 def merge(
-    history: HistoryTables, tenant_id: str, table: CanonicalTable, batch: pa.Table, watermark: Watermark
+    history: HistoryTables,
+    tenant_id: str,
+    table: CanonicalTable,
+    batch: pa.Table,
+    watermark: Watermark,
+    *,
+    drop_stale: bool = False,
 ) -> Merged:
     """Fold `batch` (`parquet.observations`) into the tables and set the watermark.
 
-    Errors: ConflictError when another merger was faster (open the tables anew and merge again), RetryableError.
+    Errors: ConflictError when another merger was faster (open the tables anew and merge again), RetryableError;
+            StaleError unless they are to be dropped, because they are written down elsewhere by now.
     """
     change = change_of(history, tenant_id, table, batch)
+    if change.stale.num_rows and not drop_stale:
+        raise StaleError(change.stale)
     if change.remembered.num_rows:
         history.remember(change.remembered)
     history.commit(change.removed, change.added, history.watermark.raised(watermark))
-    counts = (change.added.num_rows, change.removed.num_rows, change.remembered.num_rows)
-    return Merged(batch.num_rows, *counts, (change.stale,) if change.stale.num_rows else ())
+    return Merged(batch.num_rows, change.added.num_rows, change.removed.num_rows, change.remembered.num_rows)

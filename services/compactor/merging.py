@@ -5,7 +5,7 @@ fails waits and is tried again, and holds up no other; a table without news cost
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -16,14 +16,16 @@ from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Part
 from services.compactor.cutting import ShardCutter
 from services.compactor.history import HistoryTables, Watermark
-from services.compactor.merge import Merged, merge
-from services.compactor.parquet import observations, read
+from services.compactor.merge import Merged, StaleError, merge
+from services.compactor.parquet import KEY, column_kinds, observations, read, rows_from_arrow
 from services.compactor.tables import Tables
+from services.contracts.envelope import checksum
 from services.contracts.errors import AvesaError, ConflictError, FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Retried, TableMerged, WaitingFor
 from services.contracts.names import hour_key
 from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
+from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
 from services.runtime.loop import pause
 from services.runtime.runtime import Runtime
@@ -178,21 +180,28 @@ class Merging:
         try:
             rest = list(pending)
             while rest and not stopping.is_set():
-                step = _step(rest)
-                await self._merge_step(lease, at, step)
-                self._done.update(one.name for one in step)
-                del rest[: len(step)]
+                parts = _together(rest)
+                await self._merge_step(lease, at, parts)
+                self._done.update(one.name for one in parts)
+                del rest[: len(parts)]
         finally:
             await lease.release()
 
-    async def _merge_step(self, lease: Lease, at: At, step: Sequence[Pending]) -> None:
+    async def _merge_step(self, lease: Lease, at: At, parts: Sequence[Pending]) -> None:
         lease.alive()
-        table = await self._tables.find(*at, {mapping for one in step for mapping in one.part.mappings})
+        mappings = {mapping for one in parts for mapping in one.part.mappings}
+        table = await self._tables.find(*at, mappings)
         if table is None:
             raise FatalError(f"nobody knows table {at[1]!r} any longer", code="unknown_table")
-        data = await asyncio.gather(*(self._read(one) for one in step))
-        now = self._runtime.clock.now()
-        merged = await self._runtime.threads.run(merge_parts, self._histories, at[0], table, step, data, now)
+        rebuilt = await self._tables.rebuilt(*at, mappings)
+        data = await asyncio.gather(*(self._read(one) for one in parts))
+        step = Step(at[0], table, parts, data, rebuilt, self._runtime.clock.now())
+        try:
+            merged = await self._runtime.threads.run(merge_step, self._histories, step)
+        except StaleError as err:
+            await self._runtime.dead_letters.write(stale_letters(at[0], table, err.rows, step.now))
+            step = msgspec.structs.replace(step, drop_stale=True)
+            merged = await self._runtime.threads.run(merge_step, self._histories, step)
         self._totals.merges += 1
         self._totals.rows_written += merged.rows_written
         self._runtime.emit(
@@ -209,7 +218,7 @@ class Merging:
         raise FatalError(
             f"{one.part.key} is gone before it was merged",
             code="not_found",
-            remedy="Its observations stay in canonical/; rebuilding a table comes with `replay`.",
+            remedy="`avesa replay --from raw --table … --rebuild` makes the table again from raw/.",
         )
 
     async def _settle(self) -> None:
@@ -233,7 +242,7 @@ class Merging:
         self._done = {name for name in self._done if name[:3] in waiting}
 
 
-def _step(pending: Sequence[Pending]) -> list[Pending]:
+def _together(pending: Sequence[Pending]) -> list[Pending]:
     """As many of the first parts as one merge takes: one stream's, and no more observations than a bound, or one."""
     step: list[Pending] = []
     count = 0
@@ -245,34 +254,33 @@ def _step(pending: Sequence[Pending]) -> list[Pending]:
     return step
 
 
-def merge_parts(
-    histories: Histories,
-    tenant_id: str,
-    table: CanonicalTable,
-    step: Sequence[Pending],
-    data: Sequence[bytes],
-    now: UtcTime,
-) -> Merged:
+class Step(msgspec.Struct, frozen=True):
+    """One merge: parts and their bytes. `rebuilt` is by service the rebuild that their mappings come after."""
+
+    tenant_id: str
+    table: CanonicalTable
+    parts: Sequence[Pending]
+    data: Sequence[bytes]
+    rebuilt: Mapping[str, int]
+    now: UtcTime
+    drop_stale: bool = False
+
+
+def merge_step(histories: Histories, step: Step) -> Merged:
     """Merge parts into the tables, read anew after each conflict. Blocks: for a thread.
 
-    Errors: ConflictError after `CONFLICTS_MAX` in a row, RetryableError, FatalError.
+    Errors: ConflictError after `CONFLICTS_MAX` in a row, RetryableError, FatalError, StaleError.
     """
     for _ in range(CONFLICTS_MAX - 1):
         with suppress(ConflictError):
-            return _merge_parts(histories, tenant_id, table, step, data, now)
-    return _merge_parts(histories, tenant_id, table, step, data, now)
+            return _merge_step(histories, step)
+    return _merge_step(histories, step)
 
 
-def _merge_parts(
-    histories: Histories,
-    tenant_id: str,
-    table: CanonicalTable,
-    step: Sequence[Pending],
-    data: Sequence[bytes],
-    now: UtcTime,
-) -> Merged:
-    history = histories(tenant_id, table)
-    news = [(one, part) for one, part in zip(step, data, strict=True) if not _covered(history, one)]
+def _merge_step(histories: Histories, step: Step) -> Merged:
+    history = histories(step.tenant_id, step.table)
+    _check_rebuilt(history, step)
+    news = [(one, part) for one, part in zip(step.parts, step.data, strict=True) if not _covered(history, one)]
     if not news:
         return Merged()  # the commit took effect, its answer was lost
     total = Merged()
@@ -280,11 +288,48 @@ def _merge_parts(
     several = list(batches(part for _, part in news))
     for batch in several:  # a part too large for one merge takes several; the last of them sets the watermark
         if total.observations:
-            history = histories(tenant_id, table)
-        seen = pa.concat_tables(observations(part, table) for part in batch)
-        total += merge(history, tenant_id, table, seen, after if batch is several[-1] else before)
-    history.maintain(now)
+            history = histories(step.tenant_id, step.table)
+        seen = pa.concat_tables(observations(part, step.table, history.floors) for part in batch)
+        watermark = after if batch is several[-1] else before
+        total += merge(history, step.tenant_id, step.table, seen, watermark, drop_stale=step.drop_stale)
+    history.maintain(step.now)
     return total
+
+
+def _check_rebuilt(history: HistoryTables, step: Step) -> None:
+    """What a newer mapping made must not enter a table that is still the older one's."""
+    for service, number in step.rebuilt.items():
+        if history.floors.get(service, 0) < number:
+            options = f"--table {step.table.table} --rebuild --tenant-id {step.tenant_id}"
+            raise FatalError(
+                f"mapping {number} of {service} is in force, and the table is not rebuilt with it yet",
+                code="rebuild_unfinished",
+                remedy=f"`avesa replay --from raw {options}` does it, or goes on with it.",
+            )
+
+
+def stale_letters(tenant_id: str, table: CanonicalTable, rows: pa.Table, now: UtcTime) -> list[DeadLetter]:
+    """Letters for observations that only an older mapping made (`merge.StaleError`), each named by what it says."""
+    kinds = {**column_kinds(table), **dict.fromkeys(KEY, "string"), "mapping_version": "int32", "record_hash": "string"}
+    times = {"effective_at": "timestamp", "observed_at": "timestamp"}
+    letters = []
+    for row in rows_from_arrow(rows, {**kinds, **times}, nulls=False):
+        text = msgspec.json.encode(row).decode()
+        letters.append(
+            DeadLetter(
+                tenant_id,
+                "merge",
+                table.table,
+                f"{row['record_id']}-{checksum(text.encode())}",
+                "old_mapping",
+                f"made by mapping {row['mapping_version']} of {row['service']}, older than the table's",
+                now,
+                record_id=row["record_id"],
+                remedy=f"`avesa replay --from raw --table {table.table} --rebuild` makes it again from raw/.",
+                text=text,
+            )
+        )
+    return letters
 
 
 def batches(parts: Iterable[bytes], rows_max: int = STEP_OBSERVATIONS) -> Iterator[list[pa.Table]]:

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import (
     CommitFailedException,
     CommitStateUnknownException,
@@ -22,6 +23,8 @@ from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+
+from pyiceberg.types import PrimitiveType
 
 from services.compactor import data_files
 from services.compactor.history import FILE, POSITION
@@ -75,7 +78,6 @@ class OpenTable:
     def __init__(self, table: Table, limits: Limits, endpoint_url: str | None) -> None:
         self.table, self._limits, self._endpoint_url = table, limits, endpoint_url
         self.schema, self.column = _arrow_schema(table.metadata), table.spec().fields[0].name
-        self._record_id = table.schema().find_field("record_id").field_id
 
     def errors(self, action: str) -> Any:
         return lake_errors(f"{action} {'.'.join(self.table.name())}", self._endpoint_url)
@@ -110,10 +112,12 @@ class OpenTable:
             return data_files.NO_POSITIONS
         return data_files.read_positions(self.table.io, file.deletes)
 
-    def bounds(self, file: LiveFile) -> tuple[str | None, str | None]:
-        """The least and the greatest record id; None where the file does not say."""
-        found = ((bounds or {}).get(self._record_id) for bounds in (file.data.lower_bounds, file.data.upper_bounds))
-        lower, upper = (None if bound is None else bound.decode(errors="replace") for bound in found)
+    def bounds(self, file: LiveFile, name: str = "record_id") -> tuple[Any, Any]:
+        """The least and the greatest value of a column; None where the file does not say. Times as microseconds."""
+        field = self.table.schema().find_field(name)
+        found = [(bounds or {}).get(field.field_id) for bounds in (file.data.lower_bounds, file.data.upper_bounds)]
+        kind = cast("PrimitiveType", field.field_type)
+        lower, upper = (None if bound is None else from_bytes(kind, bound) for bound in found)
         return lower, upper
 
     def find(self, files: Iterable[LiveFile], record_ids: pa.Array, io: FileIO | None = None) -> pa.Table:
@@ -174,16 +178,24 @@ class OpenTable:
         """Everything goes, `rows` (partition, rows) come, in one commit with what `prepare` changes of the table
         (its columns, its properties): readers see the old table or the new one.
 
-        Errors: ConflictError; then nothing changed and what was written is removed.
+        Errors: ConflictError, and whatever `rows` raises; then nothing changed and what was written is removed.
         """
         transaction = self.table.transaction()
         written: list[DataFile] = []
-        with self.errors("rewriting"):
-            prepare(transaction)
-            for value, part in rows:
-                written += self._write(transaction.table_metadata, part, part.nbytes // 4, value)
+        try:
+            with self.errors("rewriting"):
+                prepare(transaction)
+                for value, part in rows:
+                    written += self._write(transaction.table_metadata, part, part.nbytes // 4, value)
+        except BaseException:  # also Ctrl-C: nothing names these files
+            self._remove(file.file_path for file in written)
+            raise
         gone = {entry.data_file.file_path for _, entries in self._held for entry in entries}
         self._commit(transaction, gone, written)
+
+    def again(self) -> "OpenTable":
+        """The table as our own last commit left it, for the next one: somebody else's in between makes that fail."""
+        return OpenTable(self.table, self._limits, self._endpoint_url)
 
     def _rewrites(self, value: Any, added: int, dead: Mapping[str, pa.Array]) -> list[tuple[str, ...]]:
         extents = [file.extent for file in self.partition(value)]

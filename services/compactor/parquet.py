@@ -6,7 +6,7 @@ never does), so `opportunities.source` and the page an observation came from sta
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -220,9 +220,16 @@ def about(data: bytes) -> dict[str, str]:
     }
 
 
-def consolidated(parts: Iterable[bytes], about: Mapping[str, str]) -> bytes:
-    """The parts of an hour as one file, each observation once. Parts of older mappings lack newer columns: null."""
-    table = pa.concat_tables([read(part).replace_schema_metadata(None) for part in parts], promote_options="default")
+def consolidated(parts: Iterable[bytes], about: Mapping[str, str]) -> bytes | None:
+    """The parts of an hour as one file, each observation once. Parts of older mappings lack newer columns: null.
+
+    Shape:  None where a column is of one type in one part and of another in another: the table was rebuilt meanwhile.
+    """
+    held = [read(part).replace_schema_metadata(None) for part in parts]
+    try:
+        table = pa.concat_tables(held, promote_options="default")
+    except pa.ArrowTypeError:
+        return None
     if "payload" in table.column_names and "_op" not in table.column_names:
         return write(tidy(table, RAW_IDENTITY), about)
     return write(tidy(table, IDENTITY, ADVICE), about)
@@ -230,17 +237,34 @@ def consolidated(parts: Iterable[bytes], about: Mapping[str, str]) -> bytes:
 
 def holds_all(whole: bytes, part: bytes) -> bool:
     """Does a consolidated file hold every observation of a part?"""
-    return bool(read(consolidated([whole, part], {})).num_rows == read(whole).num_rows)
+    both = consolidated([whole, part], {})
+    return both is not None and bool(read(both).num_rows == read(whole).num_rows)
 
 
 # -- reading them back ------------------------------------------------------------------------------------------------
 def raw_events(data: bytes) -> list[ChangeEvent]:
     """The events of a raw file, as they were but for the white space a payload never had."""
+    return _raw_events(read(data))
+
+
+def raw_batches(data: bytes, rows_max: int = ROW_GROUP_ROWS) -> Iterator[list[ChangeEvent]]:
+    """The same, at most so many at a time."""
+    for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(rows_max):
+        yield _raw_events(pa.Table.from_batches([batch]))
+
+
+def rows_count(data: bytes) -> int:
+    """How many rows a file has."""
+    count: int = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return count
+
+
+def _raw_events(held: pa.Table) -> list[ChangeEvent]:
     return [
         ChangeEvent(
             **{**row, "payload": msgspec.UNSET if row["payload"] is None else msgspec.Raw(row["payload"].encode())}
         )
-        for row in rows_from_arrow(read(data), RAW_FIELDS)
+        for row in rows_from_arrow(held, RAW_FIELDS)
     ]
 
 
@@ -259,12 +283,24 @@ def _canonical_event(fields: Mapping[str, Any], row: Mapping[str, Any], table: s
     return CanonicalEvent(**{**named, "table": table, "changed": changed, "row": body})
 
 
-def observations(held: pa.Table, table: CanonicalTable) -> pa.Table:
+def observations(held: pa.Table, table: CanonicalTable, floors: Mapping[str, int] | None = None) -> pa.Table:
     """What the fold sees of rows of a canonical file: entity, what `contracts.fold.Observation` has, and the columns of
-    the table.
+    the table. Rows made by a mapping below the floor of their service have these empty: they may be of another type.
 
     Errors: FatalError where a column has a type that does not fit the table's.
     """
+    if floors:
+        below = [
+            version < floors.get(service, 0)
+            for service, version in zip(
+                held.column("service").to_pylist(), held.column("mapping_version").to_pylist(), strict=True
+            )
+        ]
+        if any(below):
+            mask = pa.array(below)
+            old = held.filter(mask).select([*KEY, *FOLDED, "_op"])
+            parts = [part for part in (old, held.filter(pc.invert(mask))) if part.num_rows]
+            return pa.concat_tables(observations(part, table) for part in parts)
     own = {name.removeprefix("_"): held.column(name) for name in (*KEY, *FOLDED)}
     own["deleted"] = pc.equal(held.column("_op"), "delete")
     business = conformed(held, column_kinds(table))

@@ -19,6 +19,7 @@ from services.compactor.parquet import KEY
 
 FILE_NUMBER: Final = "_file"  # of a row: which file it lies in
 IDENTITY: Final = (*KEY, "valid_from")  # of a row within a file of versions
+BOUNDED: Final = ("record_id", "valid_from", "valid_to", "effective_at")  # columns whose bounds manifests hold
 FORMAT: Final = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
 
@@ -148,9 +149,11 @@ def rows_of(tables: Sequence[OpenTable], meter: Meter) -> Rows:
 def _promise(table: OpenTable, file: LiveFile, number: int) -> ds.Expression:
     """What is true of every row of a file."""
     promise = (ds.field(FILE_NUMBER) == pa.scalar(number, pa.int32())) & (ds.field(table.column) == file.value)
-    first, last = table.bounds(file)
-    if first is not None and last is not None:
-        promise &= (ds.field("record_id") >= first) & (ds.field("record_id") <= last)
+    for name in BOUNDED:
+        if name in table.schema.names:
+            lower, upper = (pa.scalar(bound, table.schema.field(name).type) for bound in table.bounds(file, name))
+            if lower.is_valid and upper.is_valid:
+                promise &= (ds.field(name) >= lower) & (ds.field(name) <= upper)
     return promise
 
 

@@ -73,6 +73,20 @@ class Compactor:
             self._cutters.clear()
             await asyncio.gather(*(lease.release() for lease in held))
 
+    async def archive(self, stopping: asyncio.Event | None = None) -> Totals:
+        """Read the raw stream until caught up and cut all of it, so that raw/ holds what had arrived; merge nothing.
+
+        Errors: those of `ShardWork.drain`.
+        """
+        stopping = stopping or asyncio.Event()
+        held: list[Lease] = []
+        try:
+            await self._shards(self._streams["raw"], partial(self._drain, "raw", stopping)).drain(stopping, held)
+            return self.totals
+        finally:
+            self._cutters.clear()
+            await asyncio.gather(*(lease.release() for lease in held))
+
     async def _work(
         self, kind: Kind, stopping: asyncio.Event, lease: Lease, shard: Shard, parents: Sequence[Row]
     ) -> None:

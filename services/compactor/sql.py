@@ -1,6 +1,6 @@
 """SQL as users write it: which tables it names, and what DuckDB answers as plain values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from services.compactor import parquet
 from services.contracts.errors import UsageError
-from services.contracts.times import utc_text
+from services.contracts.times import UtcTime, utc_text
 
 RAW: Final = "raw"
 
@@ -25,6 +25,27 @@ class Name(msgspec.Struct, frozen=True, order=True):
     @property
     def registered(self) -> str:
         return f"avesa {self.service} {self.table}"
+
+
+def view_of(name: str, files: str, dead: str | None, keys: Sequence[str], without: str, at: UtcTime | None) -> str:
+    """The statement that makes the view `name` of the living rows of the dataset `files`, less its column `without`.
+
+    Shape:  rows of `dead`, which `keys` identify, are not among them. Versions are those that held `at` a time, where
+            one is given. Open and closed versions are asked for apart, because DuckDB tells Arrow of comparisons, and
+            neither of a bare `is_current` nor of an OR: so it reads no file that cannot matter.
+    """
+    living = f"ANTI JOIN {quoted(dead)} USING ({', '.join(keys)})" if dead else ""
+
+    def part(columns: str, condition: str) -> str:
+        return f"SELECT {columns} FROM {quoted(files)} {living} WHERE {condition}"  # noqa: S608  names are quoted
+
+    if name.endswith("_timeline"):
+        return f"CREATE TEMP VIEW {quoted(name)} AS {part(f'* EXCLUDE ({without})', 'true')}"
+    moment = "" if at is None else f"'{utc_text(datetime.fromisoformat(at))}'::TIMESTAMPTZ"
+    began, goes_on = (f" AND valid_from <= {moment}", f" AND valid_to > {moment}") if moment else ("", "")
+    opened = part(f"* EXCLUDE ({without}) REPLACE (true AS is_current)", f"is_current = true{began}")
+    closed = part(f"* EXCLUDE ({without}) REPLACE (false AS is_current)", f"is_current = false{began}{goes_on}")
+    return f"CREATE TEMP VIEW {quoted(name)} AS {opened} UNION ALL {closed}"
 
 
 def names_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[Name]:

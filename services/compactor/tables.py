@@ -14,6 +14,7 @@ class _Pinned(msgspec.Struct, frozen=True):
     """As much of a pinned mapping as concerns the lake."""
 
     table: CanonicalTable
+    rebuilt: int = 0
 
 
 class Tables:
@@ -21,7 +22,7 @@ class Tables:
 
     def __init__(self, objects: Objects, files: Mapping[str, CanonicalTable]) -> None:
         self._objects, self._files = objects, files
-        self._pinned: dict[tuple[str, str, str, int], CanonicalTable] = {}
+        self._pinned: dict[tuple[str, str, str, int], _Pinned] = {}
 
     async def find(self, tenant_id: str, name: str, mappings: Iterable[tuple[str, int]]) -> CanonicalTable | None:
         """The table as the given mappings (service, mapping_version) have it, the highest first, and the columns of
@@ -30,7 +31,8 @@ class Tables:
         Errors: RetryableError, FatalError.
         """
         highest_first = sorted(mappings, key=lambda mapping: -mapping[1])
-        pinned = [table for mapping in highest_first if (table := await self._read(tenant_id, name, *mapping))]
+        found = [await self._read(tenant_id, name, *mapping) for mapping in highest_first]
+        pinned = [one.table for one in found if one is not None]
         files = self._files.get(name)
         if not pinned:
             return files
@@ -39,12 +41,24 @@ class Tables:
             columns |= table.columns
         return msgspec.structs.replace(pinned[0], columns=columns)
 
-    async def _read(self, tenant_id: str, name: str, service: str, version: int) -> CanonicalTable | None:
+    async def rebuilt(self, tenant_id: str, name: str, mappings: Iterable[tuple[str, int]]) -> dict[str, int]:
+        """By service the mapping that the last rebuild began with, as the given mappings know it; 0 where none did.
+
+        Errors: RetryableError, FatalError.
+        """
+        numbers: dict[str, int] = {}
+        for service, version in mappings:
+            pinned = await self._read(tenant_id, name, service, version)
+            if pinned is not None:
+                numbers[service] = max(pinned.rebuilt, numbers.get(service, 0))
+        return numbers
+
+    async def _read(self, tenant_id: str, name: str, service: str, version: int) -> _Pinned | None:
         at = (tenant_id, name, service, version)
         if at not in self._pinned:
             key = mapping_key(tenant_id, name, service, version)
             try:
-                self._pinned[at] = msgspec.json.decode(await self._objects.get(key), type=_Pinned).table
+                self._pinned[at] = msgspec.json.decode(await self._objects.get(key), type=_Pinned)
             except NotFoundError:
                 return None  # made outside a pipeline: the files say it all
             except msgspec.DecodeError as err:

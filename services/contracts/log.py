@@ -184,6 +184,18 @@ class TableMerged(Event, frozen=True, kw_only=True):
     rows_written: int
 
 
+class TableRebuilt(Event, frozen=True, kw_only=True):
+    """A table was made again from the raw archive and swapped in."""
+
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    table: str
+    events: int
+    rows: int
+    rejected: int
+    count: int = 1
+
+
 class PositionExpired(Event, frozen=True, kw_only=True):
     """The stream no longer holds what comes after a committed position."""
 

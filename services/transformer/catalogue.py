@@ -41,7 +41,7 @@ class Catalogue:
 
     def _compile(self, pinned: Pinned) -> Mapper:
         """Tenants with the same mapping share one: compiled, it is some forty closures an endpoint."""
-        content = encode(msgspec.structs.replace(pinned, tenant_id="", service=""))
+        content = encode(msgspec.structs.replace(pinned, tenant_id="", service="", rebuilt=0, rebuilt_at=None))
         if content not in self._compiled:
             self._compiled[content] = Mapper(pinned)
         return self._compiled[content]

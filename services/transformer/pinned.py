@@ -15,9 +15,11 @@ from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import mapping_key
 from services.contracts.ports import Objects
 from services.contracts.schema import CUSTOM_FIELDS, CanonicalTable, Column
+from services.contracts.times import UtcTime
 
 CONFLICTS_MAX = 8  # workers that all pin the same thing at once; each conflict means that another has got further
 WHAT_CHARS_MAX = 500
+NOT_FED = "no endpoint feeds this table any longer"
 
 
 class PinnedEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +34,8 @@ class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Shape:  `table` holds only the columns that are in force. `entered` names those that came after the first pinning
             and stay untracked until a rebuild, whatever their file says. A rebuild pins the files as they are, under
-            the next number, with nothing in `entered`.
+            the next number, with nothing in `entered`; `rebuilt` is the number that the last rebuild pinned (0: never)
+            and `rebuilt_at` when it did: what comes after it keeps both. Without `endpoints` nothing feeds the table.
     """
 
     tenant_id: str
@@ -42,6 +45,8 @@ class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoints: dict[str, PinnedEndpoint]
     custom_fields: CustomFields | None = None
     entered: list[str] = []
+    rebuilt: int = 0
+    rebuilt_at: UtcTime | None = None
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -92,8 +97,14 @@ def reconcile(pinned: Pinned, wanted: Pinned) -> Pinned | Held:
             stays in force as a whole.
             An added column is one that no pinned endpoint fills: it is null in every older row, hence it enters as
             untracked and makes no version. An added endpoint brings records that were never in the table.
+            Where nothing fed the table since a rebuild, there is no row of it: the files are in force as they are.
     Errors: none.
     """
+    if not pinned.endpoints:
+        number = pinned.mapping_version + 1
+        return msgspec.structs.replace(
+            wanted, mapping_version=number, rebuilt=pinned.rebuilt, rebuilt_at=pinned.rebuilt_at
+        )
     before = _filled(pinned)
     reasons = [*_table_reasons(pinned, wanted, before), *_endpoint_reasons(pinned, wanted, before)]
     if pinned.custom_fields != wanted.custom_fields:
@@ -112,6 +123,32 @@ def reconcile(pinned: Pinned, wanted: Pinned) -> Pinned | Held:
         endpoints={**pinned.endpoints, **wanted.endpoints},
         entered=[*pinned.entered, *untracked],
     )
+
+
+def difference(pinned: Pinned, wanted: Pinned | None) -> str:
+    """In words, what the files say and only a rebuild brings into force; empty where nothing waits."""
+    if wanted is None:
+        return NOT_FED if pinned.endpoints else ""
+    result = reconcile(pinned, wanted)
+    return result.what if isinstance(result, Held) else ""
+
+
+def renewed(held: Pinned | None, wanted: Pinned | None, at: UtcTime) -> Pinned | None:
+    """What a rebuild that begins `at` puts in force: the files as they are, under the next number.
+
+    Shape:  `held` itself where the files say the same; a mapping without endpoints where they no longer feed the table
+            (`wanted` None); None where neither knows the table.
+    """
+    if wanted is None:
+        if held is None or not held.endpoints:
+            return held
+        wanted = msgspec.structs.replace(held, endpoints={}, entered=[])
+    number = 0 if held is None else held.mapping_version
+    if held is not None and held == msgspec.structs.replace(
+        wanted, mapping_version=number, rebuilt=held.rebuilt, rebuilt_at=held.rebuilt_at
+    ):
+        return held
+    return msgspec.structs.replace(wanted, mapping_version=number + 1, rebuilt=number + 1, rebuilt_at=at)
 
 
 def _filled(pinned: Pinned) -> set[str]:
@@ -175,24 +212,46 @@ class PinnedMappings:
         pinned = await self._highest(tenant_id, service)
         files = shipped(self._mappings, tenant_id, service)
         for table in pinned.keys() - files.keys():
-            self._say(pinned[table], "no endpoint feeds this table any longer")
+            if what := difference(pinned[table], None):
+                self._say(pinned[table], what)
         for table, wanted in files.items():
             pinned[table] = await self._settled(pinned.get(table), wanted)
         return pinned
 
-    async def renew(self, tenant_id: str, service: str) -> dict[str, Pinned]:
-        """Pin the files as they are, as a rebuild begins; a table whose mapping is that already keeps its number.
+    async def of_table(self, tenant_id: str, table: str) -> dict[str, Pinned]:
+        """By service, the mapping of one table in force, whatever the files say."""
+        folder = f"{mappings_folder(tenant_id)}{table}/"
+        found: dict[str, str] = {}
+        async for info in self._objects.list(folder):
+            service, _, name = info.key.removeprefix(folder).partition("/")
+            if name.removesuffix(".json").isdecimal():
+                found[service] = max(found.get(service, ""), info.key, key=lambda key: (len(key), key))
+        pinned = [decode(await self._objects.get(key), key) for key in found.values()]
+        return {one.service: one for one in pinned}
 
-        Errors besides: ConflictError when another does the same at this moment.
+    def renewal(self, held: Pinned | None, tenant_id: str, service: str, table: str, at: UtcTime) -> Pinned | None:
+        """What `renew` would put in force in place of `held`. Where no mapping file knows the service at all, `held`:
+        somebody forgot to name a folder, more likely than that all its rows should go."""
+        if integration_name(service) not in self._mappings.integrations:
+            return held
+        return renewed(held, shipped(self._mappings, tenant_id, service).get(table), at)
+
+    async def renew(self, tenant_id: str, service: str, table: str, at: UtcTime) -> Pinned | None:
+        """Pin one table's mapping as the files have it, as a rebuild begins; one that is that already keeps its number.
+
+        None where neither files nor pins know the table for this service.
         """
-        pinned = await self._highest(tenant_id, service)
-        for table, wanted in shipped(self._mappings, tenant_id, service).items():
-            held = pinned.get(table)
-            number = 0 if held is None else held.mapping_version
-            if held != msgspec.structs.replace(wanted, mapping_version=number):
-                pinned[table] = msgspec.structs.replace(wanted, mapping_version=number + 1)
-                await self._objects.create(_key(pinned[table]), encode(pinned[table]))
-        return pinned
+        for _ in range(CONFLICTS_MAX):
+            held = (await self.of_table(tenant_id, table)).get(service)
+            pinned = self.renewal(held, tenant_id, service, table, at)
+            if pinned is None or pinned is held:
+                return pinned
+            try:
+                await self._objects.create(_key(pinned), encode(pinned))
+            except ConflictError:
+                continue
+            return pinned
+        raise RetryableError(f"the mapping of {table} changes faster than it can be pinned")
 
     async def _settled(self, pinned: Pinned | None, wanted: Pinned) -> Pinned:
         for _ in range(CONFLICTS_MAX):

@@ -55,6 +55,19 @@ class Transformer:
             await asyncio.gather(*(lease.release() for lease in held))
         return totals
 
+    async def resting(self) -> bool:
+        """Is nobody transforming? Every shard could be leased then, and is let go at once. Errors: RetryableError."""
+        held = list[Lease]()
+        try:
+            await self._shards(_nothing).drain(asyncio.Event(), held)
+        except FatalError as err:
+            if err.code != "already_running":
+                raise
+            return False
+        finally:
+            await asyncio.gather(*(lease.release() for lease in held))
+        return True
+
     def _shards(self, work: WorkOnShard) -> ShardWork:
         runtime = self._runtime
         return ShardWork(self._stream, GROUP, runtime.streams, runtime.leases, runtime.clock, runtime.emit, work)
@@ -109,10 +122,5 @@ class Transformer:
         )
 
 
-def _already_running(scope: str, shard: Shard) -> FatalError:
-    return FatalError(
-        f"another worker is transforming {shard.shard_id}",
-        code="already_running",
-        where=scope,
-        remedy="It does this work already: stop it first, or leave the work to it.",
-    )
+async def _nothing(_lease: Lease, _shard: Shard, _parents: Sequence[Row]) -> None:
+    """The work of who only asks whether there is a lease."""

@@ -42,6 +42,24 @@ def seen(
     tenant_id: str = TENANT,
 ) -> CanonicalEvent:
     """An observation of a record; None is a delete."""
+    times = (at(effective), at(effective if observed is None else observed))
+    return seen_at(
+        values, *times, record_id=record_id, table=table, service=service, version=version, tenant_id=tenant_id
+    )
+
+
+def seen_at(
+    values: dict[str, Any] | None,
+    effective_at: UtcTime,
+    observed_at: UtcTime = "",
+    *,
+    record_id: str = "1",
+    table: CanonicalTable = TICKETS,
+    service: str = "connectwise",
+    version: int = 1,
+    tenant_id: str = TENANT,
+) -> CanonicalEvent:
+    """The same at whole times."""
     op: Op = "delete" if values is None else "upsert"
     record_hash, row_digest = ("", "") if values is None else digests(table, values)
     return CanonicalEvent(
@@ -52,8 +70,8 @@ def seen(
         table.table,
         record_id,
         op,
-        at(effective),
-        at(effective if observed is None else observed),
+        effective_at,
+        observed_at or effective_at,
         "vendor",
         "page 1",
         version,

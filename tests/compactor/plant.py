@@ -1,7 +1,7 @@
 """A whole compactor over the ports in memory: put events on the streams, run workers, kill them, look at the lake."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -86,7 +86,7 @@ class Plant:
         chance = FakeChance(self._workers)
         self.leases = Leases(self.rows, self.names.leases, self.clock, chance, self.events.append, LEASE_S)
         self.stopping = asyncio.Event()
-        runtime = Runtime(
+        self.runtime = Runtime(
             self.names,
             self.streams,
             self.objects,
@@ -99,7 +99,7 @@ class Plant:
             self.leases,
             self.events.append,
         )
-        return Compactor(runtime, TABLES, self._history, self.rules)
+        return Compactor(self.runtime, TABLES, self._history, self.rules)
 
     def _history(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:
         if self.catalog_is_down:
@@ -108,10 +108,18 @@ class Plant:
             raise FatalError("the table is broken", code="bad_mapping")
         return self.histories(tenant_id, table)
 
-    async def run(self, seconds: float, *, stop: bool = True) -> None:
-        """A worker for a while; then it stops cleanly, or is killed."""
+    async def run(
+        self, seconds: float, *, stop: bool = True, beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """A worker for a while, and something beside it; then it stops cleanly, or is killed."""
         compactor = self.compactor()
+        other = asyncio.ensure_future(beside()) if beside else None
         await self._beside_renewal(lambda: self._run(compactor, seconds, stop))
+        if other is not None:
+            other.cancel()
+            (failure,) = await asyncio.gather(other, return_exceptions=True)
+            if isinstance(failure, Exception):
+                raise failure
 
     async def _run(self, compactor: Compactor, seconds: float, stop: bool) -> None:
         running = asyncio.ensure_future(compactor.run(self.stopping))
@@ -132,6 +140,10 @@ class Plant:
 
     async def drain(self) -> Totals:
         totals: Totals = await self._beside_renewal(self.compactor().drain)
+        return totals
+
+    async def archive(self) -> Totals:
+        totals: Totals = await self._beside_renewal(self.compactor().archive)
         return totals
 
     async def drain_killed_at(self, call: int) -> bool:

@@ -12,6 +12,7 @@ from services.compactor.cuts import (
     by_hour,
     due,
     hour_is_complete,
+    is_cut_until,
     may_have_expired,
     past_quiet_hours,
     read_row,
@@ -123,3 +124,32 @@ def test_a_position_may_have_expired_unless_the_shard_was_read_to_its_end_since(
     assert may_have_expired(row, {}, clock("9:00"), retention_s=3600)
     assert not may_have_expired(row, {"read_to_end_at": clock("8:30")}, clock("9:00"), retention_s=3600)
     assert not may_have_expired(ShardRow(), {}, clock("9:00"), retention_s=3600)
+
+
+UNTIL = "2026-01-31T09:30:00.000000Z"
+SOONER, NO_SOONER = "2026-01-31T09:29:59.999999Z", UNTIL
+
+
+@pytest.mark.parametrize(
+    ("row", "progress", "holds"),
+    [
+        (ShardRow(), {}, False),
+        (ShardRow(arrived_at=SOONER), {}, False),
+        (ShardRow(arrived_at=NO_SOONER), {}, True),
+        (ShardRow(arrived_at=NO_SOONER, spool=("one",)), {}, False),
+        (ShardRow(arrived_at=NO_SOONER, cut=Cut(1, "2026-01-31T09", "1", "2", ())), {}, False),
+        (ShardRow(ended=True), {}, True),
+        (ShardRow(read_to_end_at=SOONER), {}, False),
+        (ShardRow(read_to_end_at=NO_SOONER), {}, True),
+        (ShardRow(position="7"), {"position": "7", "read_to_end_at": NO_SOONER}, True),
+        (ShardRow(position="7"), {"position": "7", "read_to_end_at": SOONER}, False),
+        (ShardRow(position="7"), {"position": "10", "read_to_end_at": NO_SOONER}, False),  # read, and cut nowhere yet
+        (ShardRow(position="10"), {"position": "7", "read_to_end_at": NO_SOONER}, True),
+        (ShardRow(), {"position": None, "read_to_end_at": NO_SOONER}, True),  # nothing ever came
+        (ShardRow(), {"position": "1", "read_to_end_at": NO_SOONER}, False),
+    ],
+)
+def test_a_shard_is_cut_until_a_moment_where_nothing_older_can_be_anywhere_else(
+    row: ShardRow, progress: dict[str, str | None], holds: bool
+) -> None:
+    assert is_cut_until(row, progress, UNTIL) is holds

@@ -1,10 +1,20 @@
-"""How parts become batches of bounded size."""
+"""How parts become batches of bounded size, and what a rebuilt table takes of older mappings."""
+
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from services.compactor.merging import batches
+from services.compactor.cuts import Part
+from services.compactor.merge import StaleError
+from services.compactor.merging import Pending, Step, batches, merge_step, stale_letters
 from services.compactor.parquet import canonical_file
-from tests.compactor.observed import TICKETS, seen
+from services.contracts.errors import FatalError
+from services.contracts.events import CanonicalEvent
+from services.contracts.rows import folded_rows
+from services.contracts.schema import CanonicalTable, Column
+from tests.compactor.memory_history import MemoryHistories
+from tests.compactor.observed import TABLES, TENANT, TICKETS, at, seen
 
 
 def part(*record_ids: int) -> bytes:
@@ -28,3 +38,46 @@ def test_parts_are_merged_in_batches_of_bounded_size_and_no_row_is_left_out(
     assert [sum(rows.num_rows for rows in batch) for batch in found] == sizes
     ids = [record_id for batch in found for rows in batch for record_id in rows.column("record_id").to_pylist()]
     assert ids == [str(one) for some in parts for one in some]
+
+
+# -- a table that was rebuilt with mapping 2 --------------------------------------------------------------------------
+def step(*events: CanonicalEvent, made: CanonicalTable = TICKETS, rebuilt: int = 0, drop_stale: bool = False) -> Step:
+    """A merge of one part, whose rows `made` has made."""
+    part = Part(TENANT, "tickets", "folder", "key", len(events), (("connectwise", 0),), (("connectwise", 1),))
+    cutter = cast("Any", SimpleNamespace(lease=SimpleNamespace(scope="stream")))
+    pending = Pending(cutter, "shard", 1, "2026-01-31T09", part, ("connectwise/0",))
+    data = canonical_file(events, made, {})
+    return Step(TENANT, TICKETS, [pending], [data], {"connectwise": rebuilt}, at(0), drop_stale)
+
+
+@pytest.fixture
+def histories() -> MemoryHistories:
+    made = MemoryHistories()
+    made(TENANT, TICKETS)
+    return made
+
+
+def test_what_a_new_mapping_makes_does_not_enter_the_table_of_the_old_one(histories: MemoryHistories) -> None:
+    with pytest.raises(FatalError, match="avesa replay --from raw --table tickets --rebuild --tenant-id acme"):
+        merge_step(histories, step(seen({}, 1, version=2), rebuilt=2))
+    assert histories.rows() == []
+
+
+def test_what_an_old_mapping_makes_changes_nothing_where_the_new_one_made_it_too(histories: MemoryHistories) -> None:
+    histories.held[TENANT, "tickets"].floors = {"connectwise": 2}
+    news = [seen({"hours": "1.5"}, 1, version=2), seen({"hours": "2"}, 2, version=2)]
+    merge_step(histories, step(*news, rebuilt=2))
+    before = CanonicalTable("tickets", {"hours": Column("string")})
+    merge_step(histories, step(seen({"hours": "one and a half"}, 1, table=before), made=before))
+    assert histories.rows() == folded_rows(news, TABLES)
+
+
+def test_what_only_an_old_mapping_made_is_left_out_and_written_down(histories: MemoryHistories) -> None:
+    histories.held[TENANT, "tickets"].floors = {"connectwise": 2}
+    news, old = seen({"summary": "A"}, 1, version=2), [seen({"summary": "B"}, 2), seen({"summary": "C"}, 3)]
+    with pytest.raises(StaleError) as told:
+        merge_step(histories, step(news, *old))
+    letters = stale_letters(TENANT, TICKETS, told.value.rows, at(9))
+    assert [(letter.record_id, letter.code) for letter in letters] == [("1", "old_mapping")] * 2
+    merge_step(histories, step(news, *old, drop_stale=True))
+    assert histories.rows() == folded_rows([news], TABLES)

@@ -109,6 +109,7 @@ def test_an_observation_in_two_parts_is_once_in_the_hour_and_labels_make_no_diff
     again = msgspec.structs.replace(event, label="repeated")
     parts = [parquet.canonical_file([event], TICKETS, {}), parquet.canonical_file([other, again], TICKETS, {})]
     whole = parquet.consolidated(parts, {"hour": "h"})
+    assert whole is not None
     assert [row["record_id"] for row in parquet.read(whole).to_pylist()] == ["0", "1"]
     assert parquet.consolidated(parts[::-1], {"hour": "h"}) == whole
     assert all(parquet.holds_all(whole, part) for part in parts)
@@ -119,11 +120,19 @@ def test_parts_of_an_older_mapping_lack_a_column_and_have_null_in_it() -> None:
     older = CanonicalTable("tickets", {"summary": Column("string")})
     first = parquet.canonical_file([seen({"summary": "A"}, 1, table=older)], older, {})
     second = parquet.canonical_file([seen({"summary": "B", "views": 1}, 2)], TICKETS, {})
-    events = parquet.canonical_events(parquet.consolidated([first, second], {}), TICKETS)
+    whole = parquet.consolidated([first, second], {})
+    assert whole is not None
+    events = parquet.canonical_events(whole, TICKETS)
     assert [bytes(event.row) for event in events if not isinstance(event.row, msgspec.UnsetType)] == [
         b'{"summary":"A"}',
         b'{"summary":"B","views":1}',
     ]
+
+
+def test_parts_between_which_a_column_changed_its_type_stay_apart() -> None:
+    older = CanonicalTable("tickets", {"hours": Column("string")})
+    parts = [parquet.canonical_file([seen({"hours": "1"}, 1, table=table)], table, {}) for table in (older, TICKETS)]
+    assert parquet.consolidated(parts, {}) is None
 
 
 def test_a_file_says_which_cut_it_is_part_of() -> None:

@@ -133,7 +133,7 @@ def observation(
 
 
 # -- the fast door ----------------------------------------------------------------------------------------------------
-SIZE_MAX = 20
+SIZE_MAX = 18
 LONG = (60, 80)  # the sizes of one set in a hundred: more moments than a timeline remembers
 
 

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.compactor.merge import Watermark, grouped, merge
+from services.compactor.history import Watermark
+from services.compactor.merge import merge
+from services.compactor.parquet import canonical_file, observations, read
 from services.contracts.errors import RetryableError
 from services.contracts.events import CanonicalEvent
-from services.contracts.rows import observation_of
 from tests.compactor.memory_history import MemoryHistories
 from tests.compactor.observed import TABLES, TENANT, at
 from tests.history import oracle
@@ -41,7 +42,7 @@ def merge_all(batches: Sequence[tuple[Events, Deaths]]) -> list[oracle.Row]:
     for cut, (events, deaths) in enumerate(batches, start=1):
         for table in TABLES.values():
             seen = [event for event in events if event.table == table.table]
-            batch = grouped(((e.service, e.family, e.record_id), observation_of(e)) for e in seen)
+            batch = observations(read(canonical_file(seen, table, {})), table)
             for death in (*deaths, ""):
                 histories.dies_at = [death]
                 with suppress(RetryableError):

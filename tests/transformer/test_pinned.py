@@ -10,7 +10,16 @@ from services.contracts.integration import CanonicalMapping, Constant, Endpoint,
 from services.contracts.log import Event, MappingHeld
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.schema import CanonicalTable, Column
-from services.transformer.pinned import Held, Pinned, PinnedMappings, decode, encode, reconcile, shipped
+from services.transformer.pinned import (
+    Held,
+    Pinned,
+    PinnedMappings,
+    decode,
+    difference,
+    encode,
+    reconcile,
+    shipped,
+)
 from tests.fakes import Call, MemoryObjects
 from tests.transformer.world import FIELDS, TICKETS, files
 
@@ -207,15 +216,106 @@ async def test_two_workers_who_pin_at_once_agree_on_one() -> None:
     assert found.entered == ["zip"]
 
 
+# -- as a rebuild begins ----------------------------------------------------------------------------------------------
+NOW, LATER = "2026-01-01T00:00:00.000000Z", "2026-01-01T01:00:00.000000Z"
+CHANGED = files({**FIELDS, "summary": "subject"})
+
+
 async def test_a_rebuild_pins_the_files_as_they_are_under_the_next_number() -> None:
     store = Store()
     await store.worker().load("acme", "desk")
-    changed = files({**FIELDS, "summary": "subject"})
-    renewed = await store.worker(changed).renew("acme", "desk")
-    assert renewed["tickets"].mapping_version == 2
-    assert await store.worker(changed).load("acme", "desk") == renewed
-    assert await store.worker(changed).renew("acme", "desk") == renewed
+    renewed = await store.worker(CHANGED).renew("acme", "desk", "tickets", NOW)
+    assert renewed is not None
+    assert (renewed.mapping_version, renewed.rebuilt, renewed.rebuilt_at) == (2, 2, NOW)
+    assert await store.worker(CHANGED).load("acme", "desk") == {"tickets": renewed}
     assert store.said == []
+
+
+async def test_begun_again_it_keeps_its_number_and_its_time() -> None:
+    store = Store()
+    await store.worker().load("acme", "desk")
+    renewed = await store.worker(CHANGED).renew("acme", "desk", "tickets", NOW)
+    assert await store.worker(CHANGED).renew("acme", "desk", "tickets", LATER) == renewed
+    assert len(store.objects.held) == 2
+
+
+async def test_files_that_say_the_same_keep_the_number_that_was_never_rebuilt() -> None:
+    store = Store()
+    before = await store.worker().load("acme", "desk")
+    assert await store.worker().renew("acme", "desk", "tickets", NOW) == before["tickets"]
+    assert before["tickets"].rebuilt == 0
+
+
+async def test_what_enters_after_a_rebuild_keeps_the_number_of_the_rebuild() -> None:
+    store = Store()
+    await store.worker().load("acme", "desk")
+    await store.worker(CHANGED).renew("acme", "desk", "tickets", NOW)
+    wide = files({**FIELDS, "summary": "subject", "city": "site.city"}, with_column())
+    after = (await store.worker(wide).load("acme", "desk"))["tickets"]
+    assert (after.mapping_version, after.rebuilt, after.rebuilt_at, after.entered) == (3, 2, NOW, ["city"])
+    renewed = await store.worker(wide).renew("acme", "desk", "tickets", LATER)
+    assert renewed is not None
+    assert (renewed.mapping_version, renewed.rebuilt, renewed.entered) == (4, 4, [])
+    assert renewed.table.columns["city"].tracked
+
+
+async def test_a_table_that_nothing_feeds_any_longer_is_pinned_without_endpoints_and_may_come_back_as_it_is() -> None:
+    store = Store()
+    await store.worker().load("acme", "desk")
+    silent = MappingFiles({"desk": msgspec.structs.replace(files().integrations["desk"], endpoints={})}, {})
+    renewed = await store.worker(silent).renew("acme", "desk", "tickets", NOW)
+    assert renewed is not None
+    assert (renewed.mapping_version, renewed.endpoints) == (2, {})
+    assert await store.worker(silent).renew("acme", "desk", "tickets", LATER) == renewed
+    await store.worker(silent).load("acme", "desk")
+    assert store.said == []
+    back = (await store.worker(wider()).load("acme", "desk"))["tickets"]
+    assert (back.mapping_version, back.rebuilt, back.entered) == (3, 2, [])
+    assert back.table.columns["city"].tracked
+
+
+async def test_of_a_service_that_no_file_knows_the_mapping_stays() -> None:
+    store = Store()
+    before = await store.worker().load("acme", "desk")
+    stranger = store.worker(MappingFiles({}, {}))
+    assert await stranger.renew("acme", "desk", "tickets", NOW) == before["tickets"]
+    assert await stranger.renew("acme", "unheard_of", "tickets", NOW) is None
+
+
+async def test_who_pins_while_a_rebuild_begins_comes_first() -> None:
+    store = Store()
+    await store.worker().load("acme", "desk")
+
+    async def another_is_faster(call: Call) -> None:
+        if call.method == "create":
+            store.objects.before = nothing_more
+            await store.worker(wider()).load("acme", "desk")
+
+    async def nothing_more(_: Call) -> None:
+        return
+
+    store.objects.before = another_is_faster
+    renewed = await store.worker(CHANGED).renew("acme", "desk", "tickets", NOW)
+    assert renewed is not None
+    assert (renewed.mapping_version, renewed.rebuilt) == (3, 3)
+
+
+async def test_all_services_that_feed_a_table_are_found_by_what_is_pinned() -> None:
+    store = Store()
+    for service in ("desk", "desk:berlin"):
+        await store.worker().load("acme", service)
+    await store.worker().load("acme-2", "desk")
+    await store.worker(CHANGED).renew("acme", "desk", "tickets", NOW)
+    found = await store.worker().of_table("acme", "tickets")
+    assert {service: pin.mapping_version for service, pin in found.items()} == {"desk": 2, "desk:berlin": 1}
+    assert await store.worker().of_table("acme", "users") == {}
+
+
+def test_what_waits_is_told_in_words() -> None:
+    assert "fills summary in another way" in difference(pinned(), pinned({**FIELDS, "summary": "subject"}))
+    assert difference(pinned(), None) == "no endpoint feeds this table any longer"
+    assert difference(pinned(), pinned({**FIELDS, "city": "site.city"}, with_column())) == ""
+    assert difference(msgspec.structs.replace(pinned(), endpoints={}), None) == ""
 
 
 def test_a_pinned_mapping_reads_back_as_it_was_written() -> None:

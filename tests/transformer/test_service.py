@@ -528,3 +528,13 @@ async def test_killed_anywhere_again_and_again_no_observation_is_lost_and_none_i
     assert facts(world.canonical()) == facts(await expected.drain())
     assert (await world.worker().drain()).events == 0
     assert not any("/dead-letter/" in key for key in world.objects.held)
+
+
+async def test_nobody_transforms_where_every_shard_could_be_leased_and_a_worker_at_work_is_noticed() -> None:
+    world = World()
+    assert await world.worker().resting()
+    assert all(row.get("owner") is None for row in (await world.lease_rows()).values())
+    async with world.worker().running() as worker:
+        await worker.ports.clock.sleep(1)
+        assert not await world.worker().resting()
+    assert await world.worker().resting()  # it was killed: its leases are free after a while
