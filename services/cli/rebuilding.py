@@ -38,6 +38,7 @@ from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime, seconds_between, shifted
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
+from services.runtime.loop import cancelled
 from services.runtime.runtime import Runtime
 from services.runtime.shards import DRAIN_LEASE_TIMES
 from services.transformer.catalogue import AGE_MAX_S
@@ -224,6 +225,8 @@ class Rebuilder:
                     code="already_running",
                     remedy="Run the command again, or stop the compactors meanwhile.",
                 )
+            for one in self._begun:
+                one.lease.alive()
             await clock.sleep(LEASE_POLL_S)
         return lease
 
@@ -274,13 +277,23 @@ class Rebuilder:
 
     async def _archived_by_us(self) -> bool:
         """Cut the raw stream to its end, unless running compactors do that."""
+        keeping = asyncio.ensure_future(self._keep())
         try:
             await Compactor(self._runtime, self._files.tables, self._warehouse.history).archive()
         except FatalError as err:
             if err.code != "already_running":
                 raise
             return False
+        finally:
+            await cancelled([keeping])
         return True
+
+    async def _keep(self) -> None:
+        """Keep the leases while something goes on that has bounds of its own."""
+        while True:
+            for one in self._begun:
+                one.lease.alive()
+            await self._runtime.clock.sleep(POLL_S)
 
     # -- from raw/ to the table
     async def _finish(self, one: Begun) -> Rebuilt:

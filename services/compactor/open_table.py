@@ -23,7 +23,6 @@ from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
-
 from pyiceberg.types import PrimitiveType
 
 from services.compactor import data_files
