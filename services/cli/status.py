@@ -1,14 +1,14 @@
 """`avesa status`: is everything up to date, and if not, what is wrong and what to do."""
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from services.cli.ages import ago, rough
 from services.cli.letters import Letters
 from services.cli.options import MappingsFolder, OneTenant, command
-from services.cli.screen import Columns, Screen, counted
+from services.cli.screen import Columns, Screen, counted, size_shown
 from services.cli.stages import Life, Stage
 from services.cli.standing import EndpointStanding, ServiceStanding, State
 from services.cli.verdict import Seen, Verdict, judge
@@ -18,6 +18,9 @@ from services.contracts.mapping_files import MappingFiles
 from services.contracts.times import UtcTime, seconds_between
 from services.runtime.mapping_files import load_mappings
 
+if TYPE_CHECKING:
+    from services.compactor.upkeep import Upkeep
+
 app = typer.Typer()
 
 WATCH_S: Final = 2.0
@@ -26,7 +29,9 @@ OWNER_CHARS: Final = 8  # of a worker's name; --json has it whole
 UNTROUBLED: Final[frozenset[State]] = frozenset({"up to date", "reading", "paused"})
 
 
-@command(app, "status", "avesa status", "avesa status --tenant-id acme-msp", "avesa status --watch")
+@command(
+    app, "status", "avesa status", "avesa status --tenant-id acme-msp", "avesa status --watch", "avesa status --tables"
+)
 def status(
     screen: Screen,
     place: Place,
@@ -34,16 +39,21 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again every 2 s until Ctrl-C; shows which owners live.")
     ] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Also show how the tables of the lake stand (a request or two a table).")
+    ] = False,
     mappings: MappingsFolder = None,
 ) -> int:
     """Show whether everything is up to date, and if not what is wrong and what to do about it.
 
     Exit codes: 0 nothing needs a person, 3 something does. With --tenant-id every endpoint of that tenant is shown.
     """
-    return run(_status(screen, place, load_mappings(mappings), tenant_id, watch))
+    return run(_status(screen, place, load_mappings(mappings), tenant_id, watch, tables))
 
 
-async def _status(screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, watch: bool) -> int:
+async def _status(
+    screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, watch: bool, tables: bool
+) -> int:
     from asyncio import CancelledError
 
     from services.cli.looks import Observer
@@ -52,6 +62,8 @@ async def _status(screen: Screen, place: Place, files: MappingFiles, tenant_id: 
         observer = Observer(world, files, tenant_id)
         seen = await observer.look()
         code = _show(screen, world, seen, every=tenant_id is not None)
+        if tables:
+            await _show_tables(screen, world, tenant_id, seen.at)
         try:
             while watch:
                 await world.runtime.clock.sleep(WATCH_S)
@@ -64,6 +76,18 @@ async def _status(screen: Screen, place: Place, files: MappingFiles, tenant_id: 
         except CancelledError:  # Ctrl-C is how watching ends
             screen.note("")
         return code
+
+
+async def _show_tables(screen: Screen, world: World, tenant_id: str | None, now: UtcTime) -> None:
+    from services.compactor.iceberg import Warehouse
+
+    threads = world.runtime.threads
+    with screen.working("looking at the tables"):
+        warehouse = await threads.run(Warehouse.on_glue, world.settings)
+        tenants = await threads.run(warehouse.tenants) if tenant_id is None else [tenant_id]
+        found = [one for tenant in tenants for one in await threads.run(warehouse.upkeep, tenant)]
+    screen.say()
+    screen.show(found, _table_columns(now), empty="the lake holds no table yet")
 
 
 def _show(screen: Screen, world: World, seen: Seen, *, every: bool, again: bool = False) -> int:
@@ -152,6 +176,21 @@ def _stage_columns(now: UtcTime) -> Columns[Stage]:
         "WAITING": lambda stage: _waiting(stage, now),
         "NOT CUT": lambda stage: f"for {rough(seconds_between(stage.uncut_since, now))}" if stage.uncut_since else "",
         "NOT MERGED": lambda stage: counted(stage.unmerged, "cut") if stage.unmerged else "",
+    }
+
+
+def _table_columns(now: UtcTime) -> "Columns[Upkeep]":
+    return {
+        "TENANT": lambda one: one.tenant_id,
+        "TABLE": lambda one: one.table,
+        "ROWS": lambda one: f"{one.rows:,}",
+        "REPLACED": lambda one: f"{one.dead_rows:,}",
+        "FILES": lambda one: one.files,
+        "SIZE": lambda one: size_shown(one.bytes),
+        "SNAPSHOTS": lambda one: one.snapshots,
+        "OLDEST": lambda one: ago(one.oldest_at, now) if one.oldest_at else None,
+        "MERGED": lambda one: ago(one.merged_at, now) if one.merged_at else None,
+        "SWEPT": lambda one: ago(one.swept_at, now) if one.swept_at else None,
     }
 
 

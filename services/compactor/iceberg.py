@@ -36,6 +36,7 @@ from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
 from services.compactor.layout import Limits
 from services.compactor.open_table import OpenTable, lake_errors
 from services.compactor.parquet import version_kinds
+from services.compactor.upkeep import Upkeep, keep_house, upkeep_of
 from services.contracts.errors import FatalError
 from services.contracts.names import Names, timeline_table
 from services.contracts.schema import CanonicalTable
@@ -137,6 +138,16 @@ class Warehouse:
                 return self.catalog.load_table((self.names.database(tenant_id), name))
             except NoSuchTableError:
                 return None
+
+    def upkeep(self, tenant_id: str) -> list[Upkeep]:
+        """How every table of a tenant stands, by name; none where the tenant has none."""
+        with lake_errors(f"looking at the tables of {tenant_id}", self.endpoint_url):
+            try:
+                names = sorted(name for _, name in self.catalog.list_tables(self.names.database(tenant_id)))
+            except NoSuchNamespaceError:
+                return []
+        found = ((name, self.load(tenant_id, name)) for name in names)
+        return [upkeep_of(tenant_id, name, table) for name, table in found if table is not None]
 
     def tenants(self) -> list[str]:
         """Every tenant that has tables in this environment, sorted."""
@@ -267,8 +278,8 @@ class IcebergHistory:
 
     def maintain(self, now: UtcTime) -> int:
         """Maintenance of the tables this merge has opened, under the merger's lease; returns the files removed."""
-        timeline = self.timeline.maintain(now) if "timeline" in vars(self) else 0
-        return self.versions.maintain(now) + timeline
+        timeline = keep_house(self.timeline, now) if "timeline" in vars(self) else 0
+        return keep_house(self.versions, now) + timeline
 
 
 def _properties(watermark: Watermark) -> dict[str, str]:

@@ -80,6 +80,11 @@ class LocalGlue:
             raise NothingThereError
         return {"Table": deepcopy(self._tables[at])}  # pyiceberg writes into what it gets
 
+    def get_tables(self, **request: Any) -> Answer:
+        return {
+            "TableList": [table for (database, _), table in self._tables.items() if database == request["DatabaseName"]]
+        }
+
     def update_table(self, **request: Any) -> None:
         at = (request["DatabaseName"], request["TableInput"]["Name"])
         with self._lock:

@@ -1,9 +1,8 @@
-"""One Iceberg table at the snapshot it was loaded with: finding rows, changing them in one snapshot, keeping house."""
+"""One Iceberg table at the snapshot it was loaded with: finding rows, and changing them in one snapshot."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
@@ -22,7 +21,6 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import PrimitiveType
 
 from services.compactor import data_files
@@ -30,13 +28,11 @@ from services.compactor.history import FILE, POSITION
 from services.compactor.layout import NEW, Extent, Limits, chunk_sizes, rewrites
 from services.compactor.snapshot import Held, Replacement
 from services.contracts.errors import ConflictError, RetryableError
-from services.contracts.times import UtcTime, moment
 from services.runtime.aws_errors import translated
 
 T = TypeVar("T")
 R = TypeVar("R")
 READERS: Final = 8
-EXPIRED_MAX: Final = 100  # snapshots of one round of maintenance
 SORTED_BY: Final = ("record_id", "service", "family", "valid_from", "effective_at")
 
 
@@ -75,7 +71,7 @@ class OpenTable:
     """A table that is partitioned by one column; on no other snapshot than the one it was loaded with."""
 
     def __init__(self, table: Table, limits: Limits, endpoint_url: str | None) -> None:
-        self.table, self._limits, self._endpoint_url = table, limits, endpoint_url
+        self.table, self.limits, self._endpoint_url = table, limits, endpoint_url
         self.schema, self.column = _arrow_schema(table.metadata), table.spec().fields[0].name
 
     def errors(self, action: str) -> Any:
@@ -187,14 +183,14 @@ class OpenTable:
                 for value, part in rows:
                     written += self._write(transaction.table_metadata, part, part.nbytes // 4, value)
         except BaseException:  # also Ctrl-C: nothing names these files
-            self._remove(file.file_path for file in written)
+            self.remove(file.file_path for file in written)
             raise
         gone = {entry.data_file.file_path for _, entries in self._held for entry in entries}
         self._commit(transaction, gone, written)
 
     def again(self) -> "OpenTable":
         """The table as our own last commit left it, for the next one: somebody else's in between makes that fail."""
-        return OpenTable(self.table, self._limits, self._endpoint_url)
+        return OpenTable(self.table, self.limits, self._endpoint_url)
 
     def _rewrites(self, value: Any, added: int, dead: Mapping[str, pa.Array]) -> list[tuple[str, ...]]:
         extents = [file.extent for file in self.partition(value)]
@@ -202,7 +198,7 @@ class OpenTable:
             msgspec.structs.replace(extent, dead=len(dead[extent.path])) if extent.path in dead else extent
             for extent in extents
         ]
-        return rewrites([*extents, Extent(NEW, added)] if added else extents, self._limits)
+        return rewrites([*extents, Extent(NEW, added)] if added else extents, self.limits)
 
     def _rewrite(
         self, paths: Sequence[str], dead: Mapping[str, pa.Array], added: pa.Table, value: Any
@@ -221,68 +217,25 @@ class OpenTable:
     def _write(self, metadata: TableMetadata, rows: pa.Table, size: int, value: Any) -> list[DataFile]:
         order = [(name, "ascending") for name in SORTED_BY if name in rows.column_names]
         rows = _conform(rows.take(pc.sort_indices(rows, sort_keys=order)), _arrow_schema(metadata))
-        sizes = chunk_sizes(rows.num_rows, size, self._limits)
+        sizes = chunk_sizes(rows.num_rows, size, self.limits)
         return list(data_files.write_rows(self.table.io, metadata, rows, sizes, value))
 
     def _commit(self, transaction: Transaction, gone: Collection[str], written: Sequence[DataFile]) -> None:
         try:
             with self.errors("committing to"):
                 if gone or written:
-                    io, manifests = self.table.io, self._limits.manifests
+                    io, manifests = self.table.io, self.limits.manifests
                     Replacement(transaction, io, self._held, gone, written, manifests).commit()
                 transaction.commit_transaction()
         except ConflictError:
-            self._remove(file.file_path for file in written)
+            self.remove(file.file_path for file in written)
             raise
 
-    def _remove(self, paths: Iterable[str]) -> None:
+    def remove(self, paths: Iterable[str]) -> None:
+        """Delete files that nothing names."""
         with self.errors("removing files of"):
             for path in paths:
                 self.table.io.delete(path)
-
-    # -- maintenance
-    def maintain(self, now: UtcTime) -> int:
-        """Expire old snapshots and remove the files only they named; returns how many.
-
-        What a kept snapshot names stays; kept are the newest few and all younger than an hour, so that nobody's
-        read is cut short. Costs no request until there is something to do.
-        """
-        try:
-            if len(self.table.metadata.snapshots) <= self._limits.snapshots:
-                return 0
-            with self.errors("maintaining"):
-                return self._expire(now)
-        except (ConflictError, RetryableError):
-            return 0  # another time: what is merged is merged
-
-    def _expire(self, now: UtcTime) -> int:
-        young_ms = int((moment(now) - timedelta(seconds=self._limits.snapshot_age_s)).timestamp() * 1000)
-        ordered = sorted(self.table.metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
-        before_kept = ordered[: -self._limits.snapshots_kept]
-        old = [snapshot for snapshot in before_kept if snapshot.timestamp_ms < young_ms][:EXPIRED_MAX]
-        if not old:
-            return 0
-        expired = {snapshot.snapshot_id for snapshot in old}
-        named = self.named(snapshot for snapshot in ordered if snapshot.snapshot_id not in expired)
-        obsolete = self.named(old) - named
-        self.table.maintenance.expire_snapshots().by_ids(sorted(expired)).commit()
-        self._remove(sorted(obsolete))
-        return len(obsolete)
-
-    def named(self, snapshots: Iterable[Snapshot]) -> set[str]:
-        """Every file these snapshots name: manifest lists, manifests, living data and delete files."""
-        lists = {snapshot.manifest_list: snapshot for snapshot in snapshots}
-        manifests = {
-            manifest.manifest_path: manifest
-            for snapshot in lists.values()
-            for manifest in snapshot.manifests(self.table.io)
-        }
-        data = {
-            entry.data_file.file_path
-            for manifest in manifests.values()
-            for entry in manifest.fetch_manifest_entry(self.table.io, discard_deleted=True)
-        }
-        return {*lists, *manifests, *data}
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -218,3 +218,13 @@ def test_each_of_the_commands_that_look_shows_an_example_and_offers_json(avesa: 
     assert told.code == 0
     assert f"avesa {name}" in told.out.partition("Example")[2]
     assert "--json" in told.out
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+def test_how_the_tables_stand_is_told_when_asked(done: Pipeline, avesa: Avesa) -> None:
+    assert "REPLACED" not in avesa("status").out
+    told = avesa("status", "--tables", "--json")
+    tables = {record["table"]: record for record in records(told, "table")}
+    assert tables["tickets"]["rows"] > 0
+    assert tables["tickets"]["files"] > 0
+    assert "REPLACED" in avesa("status", "--tables").out

@@ -1,8 +1,12 @@
 """The tables of a history as Iceberg: what the twin in memory does, on files; and what only files can get wrong."""
 
+import os
 from collections.abc import Iterator
-from threading import Thread
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -14,12 +18,13 @@ from services.compactor.iceberg import Warehouse
 from services.compactor.layout import Limits
 from services.compactor.local_table import LocalGlue, local_warehouse, merge_events, merge_files, version_rows
 from services.compactor.merge import merge
-from services.compactor.open_table import OpenTable
 from services.compactor.parquet import canonical_file, observations, read
+from services.compactor.upkeep import keep_house, named
 from services.contracts.errors import ConflictError, FatalError, RetryableError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows, reading_order
 from services.contracts.schema import CanonicalTable, Column
+from services.contracts.times import utc_text
 from services.runtime.settings import Settings
 from tests.compactor.observed import TABLES, TENANT, TICKETS, USERS, at, seen
 from tests.compactor.observed import observations as any_observations
@@ -77,15 +82,19 @@ def test_of_two_mergers_of_one_table_one_is_refused_and_then_right(warehouse: Wa
 
 @pytest.mark.emulator
 def test_of_two_mergers_of_one_table_in_glue_one_is_refused_and_then_right(settings: Settings) -> None:
+    warehouse = _in_glue(settings)
+    put(warehouse, seen({"summary": "A"}, 1))
+    _two_mergers(warehouse)
+    assert warehouse.tenants() == [TENANT]
+
+
+def _in_glue(settings: Settings) -> Warehouse:
     import boto3
 
     boto3.client("s3", endpoint_url=settings.endpoint_url).create_bucket(
         Bucket=settings.names.bucket, CreateBucketConfiguration={"LocationConstraint": "us-east-2"}
     )
-    warehouse = Warehouse.on_glue(settings)
-    put(warehouse, seen({"summary": "A"}, 1))
-    _two_mergers(warehouse)
-    assert warehouse.tenants() == [TENANT]
+    return Warehouse.on_glue(settings)
 
 
 def _two_mergers(warehouse: Warehouse) -> None:
@@ -217,16 +226,70 @@ def test_maintenance_removes_what_only_old_snapshots_name_and_nothing_else(small
 
 
 def test_a_refused_commit_leaves_no_files_behind(warehouse: Warehouse) -> None:
-    from pathlib import Path
-    from urllib.parse import urlsplit
-
     put(warehouse, seen({"summary": "A"}, 1))
     table = warehouse.load(TENANT, "tickets")
     assert table is not None
     folder = Path(urlsplit(table.location()).path)
     _two_mergers(warehouse)
-    named = {Path(urlsplit(path).path).name for path in _named(warehouse)}
-    assert {file.name for file in folder.rglob("*.parquet")} <= named
+    known = {Path(urlsplit(path).path).name for path in _named(warehouse)}
+    assert {file.name for file in folder.rglob("*.parquet")} <= known
+
+
+def test_what_a_dead_merger_left_behind_is_removed_after_a_day_and_nothing_else(small: Warehouse) -> None:
+    warehouse = small
+    events = [seen({"summary": str(second)}, second) for second in range(1, 20)]
+    for event in events:
+        put(warehouse, event)
+    table = warehouse.open(TENANT, "tickets")
+    assert table is not None
+    folder = Path(urlsplit(table.table.location()).path)
+    old, young = folder / "data" / "old.parquet", folder / "data" / "young.parquet"
+    for file in (old, young):
+        file.touch()
+    os.utime(old, (0, 0))
+    now = utc_text(datetime.now(UTC) + timedelta(hours=2))  # snapshots are old, files made just now are not
+    assert keep_house(table, now) > 10
+    assert (old.exists(), young.exists()) == (False, True)
+    assert rows(warehouse) == folded_rows(events, TABLES)
+    (state,) = [one for one in warehouse.upkeep(TENANT) if one.table == "tickets"]
+    assert (state.rows, state.swept_at) == (19, now)
+    assert state.snapshots <= 3
+
+
+def test_two_workers_who_insert_the_same_new_record_at_once_leave_one_current_row(warehouse: Warehouse) -> None:
+    _insert_at_once(warehouse)
+
+
+@pytest.mark.emulator
+def test_two_workers_who_insert_the_same_new_record_at_once_in_glue_leave_one_current_row(settings: Settings) -> None:
+    _insert_at_once(_in_glue(settings))
+
+
+def _insert_at_once(warehouse: Warehouse) -> None:
+    """Both have read the table when neither has written; who is refused reads it again."""
+    put(warehouse, seen({"summary": "another"}, 1, record_id="0"))
+    together, refused = Barrier(2, timeout=60), []
+
+    def insert(number: int) -> None:
+        batch = observations(read(canonical_file([seen({"summary": "new"}, 2)], TICKETS, {})), TICKETS)
+        history = warehouse.history(TENANT, TICKETS)
+        history.open_rows(batch.column("record_id").combine_chunks())
+        together.wait()
+        for _ in range(3):
+            try:
+                merge(history, TENANT, TICKETS, batch, Watermark("local", {f"{number}/0": 1}))
+                return
+            except ConflictError:
+                refused.append(number)
+                history = warehouse.history(TENANT, TICKETS)
+
+    workers = [Thread(target=insert, args=(number,)) for number in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [row["record_id"] for row in rows(warehouse) if row["is_current"]] == ["0", "1"]
+    assert len(refused) == 1
 
 
 def _files(warehouse: Warehouse) -> list[str]:
@@ -238,4 +301,4 @@ def _files(warehouse: Warehouse) -> list[str]:
 def _named(warehouse: Warehouse) -> set[str]:
     table = warehouse.load(TENANT, "tickets")
     assert table is not None
-    return OpenTable(table, Limits(), None).named(table.metadata.snapshots)
+    return named(table, table.metadata.snapshots)

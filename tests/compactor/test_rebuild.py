@@ -16,6 +16,7 @@ from services.compactor.iceberg import IcebergHistory, Warehouse
 from services.compactor.local_table import LocalGlue, local_warehouse, merge_events, version_rows
 from services.compactor.parquet import rows_from_arrow, version_kinds
 from services.compactor.rebuild import Folded, Gathered, buckets_for, combined, swap, versions_count
+from services.compactor.upkeep import named
 from services.contracts.errors import ConflictError, FencedError, RetryableError, UsageError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows, reading_order
@@ -295,22 +296,22 @@ def test_ended_at_any_turn_it_leaves_no_file_behind_that_no_snapshot_names(
             raise FencedError("somebody else merges")
 
     old = rows(warehouse, TICKETS)
-    files, named = data_files(warehouse), data_files(warehouse, named=True)
-    assert files == named
+    files, known = data_files(warehouse), data_files(warehouse, of_snapshots=True)
+    assert files == known
     with pytest.raises(FencedError):
         rebuilt(warehouse, tmp_path, NEW, moved=moved)
-    assert data_files(warehouse) == data_files(warehouse, named=True)
+    assert data_files(warehouse) == data_files(warehouse, of_snapshots=True)
     if turn < 6:
         assert rows(warehouse, TICKETS) == old
 
 
-def data_files(warehouse: Warehouse, *, named: bool = False) -> set[str]:
+def data_files(warehouse: Warehouse, *, of_snapshots: bool = False) -> set[str]:
     from urllib.parse import urlsplit
 
     table = warehouse.open(TENANT, "tickets")
     assert table is not None
-    if named:
-        paths = {urlsplit(path).path for path in table.named(table.table.metadata.snapshots)}
+    if of_snapshots:
+        paths = {urlsplit(path).path for path in named(table.table, table.table.metadata.snapshots)}
         return {path for path in paths if path.endswith(".parquet")}
     return {str(path) for path in Path(urlsplit(table.table.location()).path).rglob("*.parquet")}
 
