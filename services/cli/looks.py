@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ from services.contracts.times import UtcTime
 from services.extractor.tenants import TenantService
 from services.runtime.shards import ready, scope_of
 from services.transformer.pinned import Pinned, decode, difference, mappings_folder, shipped
+
+if TYPE_CHECKING:
+    from services.compactor.iceberg import Warehouse
 
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ class Observer:
         self._letters: tuple[Letters, ...] = ()
         self._held: tuple[HeldMapping, ...] = ()
         self._pinned: dict[str, Pinned] = {}  # by key: such an object never changes
+        self._rebuilt: set[str] = set()  # keys of those whose tables were rebuilt with them
+        self._warehouse: Warehouse | None = None
 
     async def look(self) -> Seen:
         """Errors: UsageError for a tenant that is not there; RetryableError."""
@@ -216,7 +221,8 @@ class Observer:
         held = []
         for table, (version, key) in (await self._pinned_keys(tenant_id, service)).items():
             try:
-                what = difference(await self._read_pinned(key), wanted.get(table))
+                pinned = await self._read_pinned(key)
+                what = difference(pinned, wanted.get(table)) or await self._unfinished(pinned, key)
             except NotFoundError:
                 continue
             except FatalError as err:
@@ -224,6 +230,20 @@ class Observer:
             if what:
                 held.append(HeldMapping(tenant_id, service, table, version, what))
         return held
+
+    async def _unfinished(self, pinned: Pinned, key: str) -> str:
+        """What to say of a rebuild that was begun with this mapping and has not come to its end; else nothing."""
+        if not pinned.rebuilt or key in self._rebuilt:
+            return ""
+        if self._warehouse is None:
+            from services.compactor.iceberg import Warehouse
+
+            self._warehouse = await self._runtime.threads.run(Warehouse.on_glue, self._settings)
+        floors = await self._runtime.threads.run(self._warehouse.floors, pinned.tenant_id, pinned.table.table)
+        if floors.get(pinned.service, 0) >= pinned.rebuilt:
+            self._rebuilt.add(key)
+            return ""
+        return "a rebuild was begun and is not finished: nothing new enters the table"
 
     async def _pinned_keys(self, tenant_id: str, service: str) -> dict[str, tuple[int, str]]:
         """(number, key) of the mapping in force, by table."""

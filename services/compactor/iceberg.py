@@ -70,6 +70,7 @@ PROPERTIES: Final[Mapping[str, str]] = {
 MERGED: Final = "avesa.merged"
 STREAM: Final = "avesa.stream"
 FLOORS: Final = "avesa.mappings"  # see HistoryTables.floors
+REBUILDING: Final = "avesa.rebuilding"  # what FLOORS will be when the rebuild that was begun is done
 DOC_CHARS_MAX: Final = 255  # a column's comment: Glue API reference
 
 NOTHING_REMOVED: Final = pa.table({FILE: pa.array([], pa.string()), POSITION: pa.array([], pa.int64())})
@@ -138,6 +139,11 @@ class Warehouse:
                 return self.catalog.load_table((self.names.database(tenant_id), name))
             except NoSuchTableError:
                 return None
+
+    def floors(self, tenant_id: str, name: str) -> dict[str, int]:
+        """By service the mapping that a table was last rebuilt with; empty where there is no table."""
+        table = self.load(tenant_id, name)
+        return {} if table is None else _floors(table)
 
     def upkeep(self, tenant_id: str) -> list[Upkeep]:
         """How every table of a tenant stands, by name; none where the tenant has none."""
@@ -254,8 +260,12 @@ class IcebergHistory:
 
     @property
     def floors(self) -> dict[str, int]:
-        found: dict[str, int] = msgspec.json.decode(self.versions.table.properties.get(FLOORS, "{}"))
-        return found
+        return _floors(self.versions.table)
+
+    @property
+    def is_rebuilding(self) -> bool:
+        properties = self.versions.table.properties
+        return REBUILDING in properties and properties[REBUILDING] != properties.get(FLOORS, "{}")
 
     def open_rows(self, record_ids: pa.Array) -> pa.Table:
         return self.versions.find(self.versions.partition(True), record_ids)
@@ -280,6 +290,11 @@ class IcebergHistory:
         """Maintenance of the tables this merge has opened, under the merger's lease; returns the files removed."""
         timeline = keep_house(self.timeline, now) if "timeline" in vars(self) else 0
         return keep_house(self.versions, now) + timeline
+
+
+def _floors(table: Table) -> dict[str, int]:
+    found: dict[str, int] = msgspec.json.decode(table.properties.get(FLOORS, "{}"))
+    return found
 
 
 def _properties(watermark: Watermark) -> dict[str, str]:

@@ -297,15 +297,17 @@ def _merge_step(histories: Histories, step: Step) -> Merged:
 
 
 def _check_rebuilt(history: HistoryTables, step: Step) -> None:
-    """What a newer mapping made must not enter a table that is still the older one's."""
-    for service, number in step.rebuilt.items():
-        if history.floors.get(service, 0) < number:
-            options = f"--table {step.table.table} --rebuild --tenant-id {step.tenant_id}"
-            raise FatalError(
-                f"mapping {number} of {service} is in force, and the table is not rebuilt with it yet",
-                code="rebuild_unfinished",
-                remedy=f"`avesa replay --from raw {options}` does it, or goes on with it.",
-            )
+    """What a newer mapping made must not enter a table that is still the older one's; nor anything a table whose
+    timeline may know the newer one's observations already."""
+    waits = [service for service, number in step.rebuilt.items() if history.floors.get(service, 0) < number]
+    if waits or history.is_rebuilding:
+        options = f"--table {step.table.table} --rebuild --tenant-id {step.tenant_id}"
+        whose = f"the mapping of {', '.join(sorted(waits))}" if waits else "a mapping"
+        raise FatalError(
+            f"{whose} was renewed, and the table is not rebuilt with it yet",
+            code="rebuild_unfinished",
+            remedy=f"`avesa replay --from raw {options}` does it, or goes on with it.",
+        )
 
 
 def stale_letters(tenant_id: str, table: CanonicalTable, rows: pa.Table, now: UtcTime) -> list[DeadLetter]:

@@ -21,6 +21,8 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.update import AssertRefSnapshotId
 from pyiceberg.types import PrimitiveType
 
 from services.compactor import data_files
@@ -226,6 +228,11 @@ class OpenTable:
                 if gone or written:
                     io, manifests = self.table.io, self.limits.manifests
                     Replacement(transaction, io, self._held, gone, written, manifests).commit()
+                else:  # properties alone hold on what was read too
+                    current = self.table.current_snapshot()
+                    expected = None if current is None else current.snapshot_id
+                    held = {"type": "assert-ref-snapshot-id", "ref": MAIN_BRANCH, "snapshot-id": expected}
+                    transaction._apply((), (AssertRefSnapshotId.model_validate(held),))
                 transaction.commit_transaction()
         except ConflictError:
             self.remove(file.file_path for file in written)

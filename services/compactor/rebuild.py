@@ -2,10 +2,11 @@
 
     observations -> buckets of record ids on disk -> folded one after the other -> rows on disk -> three commits
 
-The commits, in this order: the timeline grows by the new entries, the version table is swapped (rows, columns and the
-mappings it is made with, in one), the timeline loses the old entries. Whoever reads in between finds the old versions
-or the new ones, each with a timeline that knows at least what belongs to them. Killed anywhere, doing it again is
-right: what is swapped in follows from the raw archive alone.
+The commits, in this order: the version table says what is coming, the timeline grows by the new entries, the version
+table is swapped (rows, columns and the mappings it is made with, in one), the timeline loses the old entries. Whoever
+reads in between finds the old versions or the new ones, each with a timeline that knows at least what belongs to them;
+nobody merges into the old ones any more. Killed anywhere, doing it again is right: what is swapped in follows from the
+raw archive alone.
 
 Bounds: a batch of `FLUSH_ROWS` observations in memory while they are gathered, `STEP_OBSERVATIONS` while they are
 folded (more only where one record has more), parts of `PART_BYTES` while they are written; the rest is on disk.
@@ -25,7 +26,7 @@ from pyiceberg.table import Transaction
 from services.compactor.change import change_of
 from services.compactor.files import STAGE, fitting
 from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
-from services.compactor.iceberg import FLOORS, NOTHING_REMOVED, IcebergHistory, version_schema
+from services.compactor.iceberg import FLOORS, NOTHING_REMOVED, REBUILDING, IcebergHistory, version_schema
 from services.compactor.merging import STEP_OBSERVATIONS
 from services.compactor.parquet import canonical_file, conformed, observations, read, rows_to_arrow, version_kinds
 from services.compactor.shelf import Shelf
@@ -130,6 +131,7 @@ class NoHistory:
 
     watermark: Final = Watermark("", {})
     floors: Final[Mapping[str, int]] = {}
+    is_rebuilding: Final = False
 
     def __init__(self, table: CanonicalTable) -> None:
         self._rows = rows_to_arrow([], {**version_kinds(table), FILE: "string", POSITION: "int64"})
@@ -233,15 +235,17 @@ def swap(history: IcebergHistory, folded: Folded, floors: Mapping[str, int], mov
             yield part
         moved()
 
-    timeline = history.timeline
+    number = msgspec.json.encode(dict(floors), order="sorted").decode()
+    versions, timeline = history.versions, history.timeline
+    versions.change(NOTHING_REMOVED, {}, {REBUILDING: number})
     for op, entries in watched(folded.timeline()):
         timeline.change(NOTHING_REMOVED, {op: entries}, {})
         timeline = timeline.again()
-    history.versions.swap(partial(_reshape, table=folded.table, floors=floors), watched(folded.versions()))
+    versions.again().swap(partial(_reshape, table=folded.table, floors=number), watched(folded.versions()))
     timeline.swap(lambda _: None, watched(folded.timeline()))
 
 
-def _reshape(transaction: Transaction, table: CanonicalTable, floors: Mapping[str, int]) -> None:
+def _reshape(transaction: Transaction, table: CanonicalTable, floors: str) -> None:
     """Columns that are gone or of another type go; those and new ones come, under ids that no file has yet."""
     known = {field.name: field.field_type for field in transaction.table_metadata.schema().fields}
     wanted = {field.name: field for field in version_schema(table).fields}
@@ -253,4 +257,4 @@ def _reshape(transaction: Transaction, table: CanonicalTable, floors: Mapping[st
                 update.delete_column(name)
             for field in come:
                 update.add_column(field.name, field.field_type, doc=field.doc)
-    transaction.set_properties({FLOORS: msgspec.json.encode(dict(floors), order="sorted").decode()})
+    transaction.set_properties({FLOORS: floors})

@@ -13,7 +13,7 @@ from services.contracts.errors import FatalError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows
 from services.contracts.schema import CanonicalTable, Column
-from tests.compactor.memory_history import MemoryHistories
+from tests.compactor.memory_history import Held, MemoryHistories, MemoryHistory
 from tests.compactor.observed import TABLES, TENANT, TICKETS, at, seen
 
 
@@ -81,3 +81,10 @@ def test_what_only_an_old_mapping_made_is_left_out_and_written_down(histories: M
     assert [(letter.record_id, letter.code) for letter in letters] == [("1", "old_mapping")] * 2
     merge_step(histories, step(news, *old, drop_stale=True))
     assert histories.rows() == folded_rows([news], TABLES)
+
+
+def test_nothing_enters_a_table_whose_rebuild_was_begun_and_not_finished() -> None:
+    begun = MemoryHistory(Held(TICKETS))
+    begun.is_rebuilding = True
+    with pytest.raises(FatalError, match="is not rebuilt with it yet"):
+        merge_step(lambda _tenant, _table: begun, step(seen({}, 1)))

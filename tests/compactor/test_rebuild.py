@@ -260,7 +260,7 @@ class DyingGlue(LocalGlue):
 
 
 @pytest.mark.parametrize("answer_is_lost", [False, True])
-@pytest.mark.parametrize("commits", range(5))
+@pytest.mark.parametrize("commits", range(6))
 def test_killed_at_any_commit_the_table_is_the_old_or_the_new_one_and_again_finishes(
     commits: int, answer_is_lost: bool, tmp_path: Path
 ) -> None:
@@ -272,10 +272,11 @@ def test_killed_at_any_commit_the_table_is_the_old_or_the_new_one_and_again_fini
         try:
             rebuilt(warehouse, tmp_path / "first", NEW)
         except RetryableError:
-            assert commits < 4
-        swapped = commits + answer_is_lost > 2
+            assert commits < 5
+        swapped = commits + answer_is_lost > 3
         assert rows(warehouse, AFTER if swapped else TICKETS) == (new if swapped else old)
         glue.updates_left = None
+        assert warehouse.rebuilding(TENANT, AFTER).is_rebuilding is (0 < commits + answer_is_lost < 4)
         if swapped:  # whoever merges in between is right, and is not lost
             put(warehouse, after(2, "z"), cut=2, table=AFTER)
             assert rows(warehouse, AFTER) == folded_rows([*NEW, after(2, "z")], {"tickets": AFTER})
