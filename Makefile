@@ -78,7 +78,7 @@ format: setup ## Format the code and apply the safe lint fixes
 bench: setup ## Pace of mapping, envelopes and fold, as ratios
 	@$(BIN)/python -m pytest tests/bench/test_pace.py -m bench -s $(ARGS)
 
-bench-table: setup ## What merging into a table of ten million versions costs (a quarter of an hour)
+bench-table: setup ## What merging into a table of ten million versions costs (half an hour)
 	@$(BIN)/python -m pytest tests/bench/test_table.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
 
 soak: setup ## Long random runs: as many sets of observations as minutes allow

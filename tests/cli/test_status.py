@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.cli.looks import EXTRACT_SCOPE, STREAM_RECORDS_MAX
 from services.cli.world import open_runtime
-from services.contracts.names import SYSTEM_PREFIX
+from services.contracts.names import SYSTEM_PREFIX, mapping_key
 from services.extractor.service import run_once
 from services.extractor.unit import LEASE_SCOPE
 from services.runtime import provision
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.mapping_files import SHIPPED, load_mappings
 from services.runtime.settings import Settings
+from services.transformer.pinned import Pinned, encode, shipped
 from tests.cli.conftest import NEW_KEYS, Avesa, Told, Vendor, looked
 from tests.cli.test_asking import Terminal, environment_of
 from tests.cli.test_lake import TICKETS, Pipeline, pipeline
@@ -196,6 +198,21 @@ def test_a_mapping_that_waits_for_a_rebuild_is_told(avesa: Avesa, done: Pipeline
     assert told.code == 3
     (held,) = records(told, "held_mapping")
     assert (held["table"], held["mapping_version"], "summary" in held["what"]) == ("tickets", 1, True)
+
+
+def test_a_rebuild_that_was_begun_and_not_finished_is_told(avesa: Avesa, connected: Vendor, aws: Settings) -> None:
+    pinned = shipped(load_mappings(), "acme-msp", "connectwise", 2)["tickets"]
+    looked(pin(aws, msgspec.structs.replace(pinned, rebuilt=2)))
+    told = avesa("status", "--json")
+    assert told.code == 3
+    (held,) = records(told, "held_mapping")
+    assert "a rebuild was begun and is not finished" in held["what"]
+
+
+async def pin(aws: Settings, pinned: Pinned) -> None:
+    async with open_runtime(aws) as runtime:
+        key = mapping_key(pinned.tenant_id, pinned.table.table, pinned.service, pinned.mapping_version)
+        await runtime.objects.create(key, encode(pinned))
 
 
 def test_a_row_that_cannot_be_read_needs_a_person_and_hides_nothing(
