@@ -124,6 +124,11 @@ def settled_at(pins: Mapping[str, Pinned], floors: Mapping[str, int], now: UtcTi
     return max([*noticed, *([now] if len(unfinished) < len(pins) else [])])
 
 
+def has_fed(history: IcebergHistory, service: str) -> bool:
+    """Was anything of a service merged into the table?"""
+    return any(bucket.rpartition("/")[0] == service for bucket in history.watermark.cuts)
+
+
 class Rebuilder:
     """Rebuilds one table, of any tenants. `service`: only the mapping of this one is pinned anew."""
 
@@ -324,6 +329,7 @@ class Rebuilder:
         folded = Folded(folder / "rows", one.tenant_id, table)
         before = await threads.run(versions_count, one.history)
         events = rejected = 0
+        missing: list[str] = []
         with self._screen.working(f"rebuilding {name}") as tell:
             for number, pin in enumerate(one.pins.values()):
                 files, reading = await self._files_of(one.tenant_id, pin), Reading(self._runtime, pin)
@@ -340,10 +346,13 @@ class Rebuilder:
                     tell(f"{folded.versions_count} versions")
                     self._turn(one)
                 events, rejected = events + reading.events, rejected + reading.rejected
+                if pin.endpoints and not reading.events and has_fed(one.history, pin.service):
+                    missing.append(pin.service)
             folded.close()
-            if before and not events:
+            if before and (missing or not events):
+                whose = f" by {', '.join(missing)}" if missing else ""
                 raise FatalError(
-                    f"raw/ holds nothing of {name}, and the table has {counted(before, 'version')}",
+                    f"raw/ holds nothing of {name}{whose}, and the table has {counted(before, 'version')}",
                     code="not_found",
                     remedy="The old table stands. Was raw/ removed, or the folder of --mappings forgotten?",
                 )

@@ -5,7 +5,7 @@ Most entities need no more than their open row (`DEEP` says which do), so histor
 `Contents` the business columns of an observation lie.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -15,13 +15,12 @@ import pyarrow.compute as pc
 
 from services.compactor.folding import fold, session
 from services.compactor.history import TIMELINE, HistoryTables
-from services.compactor.parquet import KEY, column_kinds, conformed, rows_from_arrow, rows_to_arrow, version_kinds
+from services.compactor.parquet import KEY, SEEN_FIELDS, column_kinds, conformed, rows_from_arrow, rows_to_arrow
 from services.contracts.rows import digest
 from services.contracts.schema import ROW_COLUMNS, CanonicalTable
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
-NARROW: Final = ("effective_at", "observed_at", "deleted", "mapping_version", "record_hash", "row_digest")
 ENTITIES: Final = """
 CREATE TEMP TABLE entities AS
 SELECT row_number() OVER () AS entity, * FROM (SELECT DISTINCT service, family, record_id FROM batch_read)
@@ -136,17 +135,19 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Contents:
-    """The business columns of observations, by place."""
+    """The business columns of observations, by place; with those that only the version table has, which a merge
+    carries along."""
 
-    def __init__(self, table: CanonicalTable) -> None:
-        self._kinds = column_kinds(table)
-        self._untracked = {name: kind for name, kind in self._kinds.items() if not table.all_columns()[name].tracked}
-        self._held = rows_to_arrow([], self._kinds)
+    def __init__(self, table: CanonicalTable, held: Mapping[str, str]) -> None:
+        self._own = column_kinds(table)
+        self.kinds = {**{name: kind for name, kind in held.items() if name not in ROW_COLUMNS}, **self._own}
+        self._untracked = {name: kind for name, kind in self._own.items() if not table.all_columns()[name].tracked}
+        self._held = rows_to_arrow([], self.kinds)
 
     def add(self, rows: pa.Table) -> pa.Array:
         """The places of the rows, whose other columns are left out."""
         start = self._held.num_rows
-        self._held = pa.concat_tables([self._held, conformed(rows, self._kinds)])
+        self._held = pa.concat_tables([self._held, conformed(rows, self.kinds)])
         return pa.arange(start, self._held.num_rows)
 
     def restore(self, like: pa.ChunkedArray, untracked: pa.ChunkedArray) -> pa.Array:
@@ -162,7 +163,7 @@ class Contents:
         return self._held.take(places)
 
     def digests(self, places: pa.ChunkedArray) -> pa.Array:
-        rows = rows_from_arrow(self.at(places), self._kinds, nulls=False)
+        rows = rows_from_arrow(self.at(places), self._own, nulls=False)
         return pa.array([digest(row.items()) for row in rows], pa.string())
 
     def untracked(self, places: pa.ChunkedArray) -> pa.Array:
@@ -170,6 +171,12 @@ class Contents:
         rows = rows_from_arrow(self.at(places).select(list(self._untracked)), self._untracked, nulls=False)
         texts = [msgspec.json.encode(row, order="sorted").decode() if row else None for row in rows]
         return pa.array(texts, pa.string())
+
+
+def joined(changes: Sequence[Change]) -> Change:
+    """The changes of different entities as one."""
+    parts = zip(*((it.removed, it.added, it.remembered, it.stale) for it in changes), strict=True)
+    return Change(*(pa.concat_tables(tables, promote_options="default") for tables in parts))
 
 
 def change_of(history: HistoryTables, tenant_id: str, table: CanonicalTable, batch: pa.Table) -> Change:
@@ -183,7 +190,7 @@ class _Folding:
 
     def __init__(self, sql: duckdb.DuckDBPyConnection, history: HistoryTables, table: CanonicalTable) -> None:
         self._sql, self._history, self._table = sql, history, table
-        self._contents = Contents(table)
+        self._contents = Contents(table, history.kinds)
         self._rows: list[pa.Table] = []
 
     def change(self, tenant_id: str, batch: pa.Table) -> Change:
@@ -211,7 +218,7 @@ class _Folding:
     # -- reading what is known
     def _read(self, batch: pa.Table) -> None:
         places = self._contents.add(batch)
-        narrow = batch.select([*KEY, *NARROW])
+        narrow = batch.select([*KEY, *SEEN_FIELDS]).rename_columns([*KEY, *(it.lstrip("_") for it in SEEN_FIELDS)])
         self._do(ENTITIES, batch_read=narrow.append_column("place", places))
         self._do(BATCH)
         ids = _ids(self._asked("SELECT DISTINCT record_id FROM entities ORDER BY 1"))
@@ -279,7 +286,7 @@ class _Folding:
         folded = folded.append_column("tenant_id", pa.array([tenant_id] * folded.num_rows, pa.string()))
         for name in ROW_COLUMNS:
             rows = rows.append_column(name, folded.column(name))
-        return conformed(rows, version_kinds(self._table))
+        return conformed(rows, {**self._contents.kinds, **ROW_COLUMNS})
 
     def _remembered(self, tenant_id: str) -> pa.Table:
         unseen = self._asked(UNSEEN[self._table.scd])

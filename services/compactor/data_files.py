@@ -32,6 +32,9 @@ DELETES_SCHEMA: Final = pa.schema(
         pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": str(POS_ID)}),
     ]
 )
+# Arrow writes no bounds of a row group whose values are longer than 4,096 bytes, and pyiceberg then takes those of the
+# other row groups for the file's: such a file is to have none.
+BOUNDED_ID_CHARS: Final = 512
 NO_POSITIONS: Final = pa.array([], pa.int64())
 
 
@@ -122,13 +125,18 @@ def write_rows(
 ) -> Iterator[DataFile]:
     """Data files of `sizes` rows each, one after the other, in the partition `value`."""
     schema, spec, start = metadata.schema(), metadata.spec(), 0
+    longest = pc.max(pc.utf8_length(rows.column("record_id"))).as_py() or 0
     key = PartitionKey([PartitionFieldValue(spec.fields[0], value)], spec, schema)
     tasks = []
     for number, size in enumerate(sizes):
         batches = rows.slice(start, size).combine_chunks().to_batches()
         tasks.append(WriteTask(uuid.uuid4(), number, schema, batches, partition_key=key))
         start += size
-    return write_file(io, metadata, iter(tasks))
+    for file in write_file(io, metadata, iter(tasks)):
+        if longest > BOUNDED_ID_CHARS:
+            for bounds in (file.lower_bounds, file.upper_bounds):
+                bounds.pop(schema.find_field("record_id").field_id, None)
+        yield file
 
 
 def write_positions(io: FileIO, metadata: TableMetadata, file: DataFile, dead: pa.Array) -> DataFile:

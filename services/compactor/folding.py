@@ -4,6 +4,7 @@ The two are one function, held together by property tests (tests/history). This 
 Arrow columns already and turning each into Python objects would cost more than the fold itself.
 """
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +15,14 @@ import duckdb
 from services.contracts.fold import Scd
 
 # Several merges run beside each other: a thread each, and this much memory for all.
-DATABASE: Final = {"threads": "1", "memory_limit": "2GB", "autoinstall_known_extensions": "false"}
+DATABASE: Final = {
+    "threads": "1",
+    "memory_limit": "2GB",
+    "temp_directory": tempfile.gettempdir(),  # what does not fit in memory; the working directory may be read-only
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
 
 # Of the observations at one `effective_at` of an entity the greatest survives, in the order of `contracts.fold.rank`.
 SURVIVORS: Final = """

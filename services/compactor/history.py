@@ -60,6 +60,11 @@ class HistoryTables(Protocol):
     def watermark(self) -> Watermark: ...
 
     @property
+    def kinds(self) -> Mapping[str, str]:
+        """The columns of the version table as it lies and their kinds; some may be of other mappings than ours."""
+        ...
+
+    @property
     def floors(self) -> Mapping[str, int]:
         """By service the mapping that the table was last rebuilt with: an older one no longer makes rows here."""
         ...

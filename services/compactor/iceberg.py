@@ -35,7 +35,7 @@ from pyiceberg.types import (
 from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
 from services.compactor.layout import Limits
 from services.compactor.open_table import OpenTable, lake_errors
-from services.compactor.parquet import version_kinds
+from services.compactor.parquet import ICEBERG_KINDS, version_kinds
 from services.compactor.upkeep import Upkeep, keep_house, upkeep_of
 from services.contracts.errors import FatalError
 from services.contracts.names import Names, timeline_table
@@ -69,6 +69,7 @@ PROPERTIES: Final[Mapping[str, str]] = {
 }
 MERGED: Final = "avesa.merged"
 STREAM: Final = "avesa.stream"
+SCD: Final = "avesa.scd"
 FLOORS: Final = "avesa.mappings"  # see HistoryTables.floors
 REBUILDING: Final = "avesa.rebuilding"  # what FLOORS will be when the rebuild that was begun is done
 DOC_CHARS_MAX: Final = 255  # a column's comment: Glue API reference
@@ -112,6 +113,7 @@ class Warehouse:
             return OpenTable(self._open(tenant_id, name, schema, partition), self._limits, self.endpoint_url)
 
         versions = opened(table.table, version_schema(table), "is_current")
+        self._check_scd(tenant_id, table, versions.table)
         return IcebergHistory(versions, lambda: opened(timeline_table(table.table), _schema(TIMELINE), "op"))
 
     def rebuilding(self, tenant_id: str, table: CanonicalTable) -> "IcebergHistory":
@@ -181,6 +183,20 @@ class Warehouse:
                 for field in missing:
                     update.add_column(field.name, field.field_type, doc=field.doc)
         return table
+
+    def _check_scd(self, tenant_id: str, table: CanonicalTable, held: Table) -> None:
+        """A table made without history cannot go on with one, nor the other way round."""
+        scd = held.properties.get(SCD)
+        if scd is None:
+            with lake_errors(f"setting up {tenant_id}/{table.table}", self.endpoint_url), held.transaction() as begun:
+                begun.set_properties({SCD: str(table.scd)})
+        elif scd != str(table.scd):
+            raise FatalError(
+                f"{tenant_id}/{table.table} was made with scd {scd}, the mapping says {table.scd}",
+                code="bad_mapping",
+                remedy="Undo the change of the mapping, or rebuild the table: "
+                f"`avesa replay --from raw --table {table.table} --rebuild --tenant-id {tenant_id}`.",
+            )
 
     def _create(self, tenant_id: str, name: str, schema: Schema, partition: str) -> Table:
         database, location = self.names.database(tenant_id), self._location(tenant_id, name)
@@ -257,6 +273,10 @@ class IcebergHistory:
     def watermark(self) -> Watermark:
         properties = self.versions.table.properties
         return Watermark(properties.get(STREAM, ""), msgspec.json.decode(properties.get(MERGED, "{}")))
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return {field.name: ICEBERG_KINDS[str(field.field_type)] for field in self.versions.table.schema().fields}
 
     @property
     def floors(self) -> dict[str, int]:

@@ -22,13 +22,11 @@ from services.compactor.open_table import OpenTable, lake_errors
 from services.compactor.reading import FILE_NUMBER, Meter, MeteredIO, Reads, rows_of
 from services.compactor.sql import RAW, Name, answered, names_in, quoted, view_of
 from services.contracts.errors import NotFoundError, UsageError
-from services.contracts.events import CanonicalEvent, ChangeEvent
 from services.contracts.integration import integration_name
 from services.contracts.mapping_files import MappingFiles
-from services.contracts.names import canonical_folder, raw_folder, timeline_table
+from services.contracts.names import raw_folder, timeline_table
 from services.contracts.ports import Objects, Threads
 from services.contracts.rows import reading_order
-from services.contracts.schema import CanonicalTable
 from services.contracts.times import UtcTime
 
 READS_AT_ONCE: Final = 8
@@ -105,8 +103,10 @@ class Lake:
 
     def _select(self, tenants: Sequence[str], name: str, condition: str, at: UtcTime | None) -> pa.Table:
         with _connected() as connection:
-            self._register_table(connection, name, tenants, Meter(), at)
-            return connection.sql(f"SELECT * FROM {quoted(name)} WHERE {condition}").to_arrow_table()  # noqa: S608  ours
+            meter = Meter()
+            self._register_table(connection, name, tenants, meter, at)
+            with meter.told():
+                return connection.sql(f"SELECT * FROM {quoted(name)} WHERE {condition}").to_arrow_table()  # noqa: S608
 
     def _open(self, tenants: Iterable[str], name: str) -> list[OpenTable]:
         return [table for one in tenants if (table := self._warehouse.open(one, name)) is not None]
@@ -121,26 +121,13 @@ class Lake:
         return {**known, **{field.name: _kind_of(field.type) for field in schema if field.name not in known}}
 
     # -- files
-    async def raw_events(
-        self, tenant_id: str, service: str, endpoint: str, *, first: str = "", last: str = "~"
-    ) -> AsyncIterator[list[ChangeEvent]]:
-        """The raw archive of an endpoint, hour by hour from `first` to `last` (`2026-01-31T09`), file by file."""
-        async for data in self._files(raw_folder(tenant_id, service, endpoint), first, last):
-            yield await self._threads.run(parquet.raw_events, data)
-
-    async def canonical_events(
-        self, tenant_id: str, table: CanonicalTable, *, first: str = "", last: str = "~"
-    ) -> AsyncIterator[list[CanonicalEvent]]:
-        """Every mapped observation of a table, the same way."""
-        async for data in self._files(canonical_folder(tenant_id, table.table), first, last):
-            yield await self._threads.run(parquet.canonical_events, data, table)
-
-    async def _files(self, folder: str, first: str, last: str) -> AsyncIterator[bytes]:
-        keys = [info.key async for info in self._objects.list(f"{folder}/")]
-        hours = {key: key.removeprefix(f"{folder}/").removesuffix(".parquet").partition("/")[0] for key in keys}
-        wanted = [key for key in keys if first <= hours[key] <= last]
-        for start in range(0, len(wanted), READS_AT_ONCE):
-            reads = (self._read(key, folder, hours[key]) for key in wanted[start : start + READS_AT_ONCE])
+    async def _files(self, folder: str) -> AsyncIterator[bytes]:
+        # Listed twice: of an hour whose parts become one file between two pages of a listing it may see neither.
+        found = {info.key for _ in range(2) async for info in self._objects.list(f"{folder}/")}
+        hours = {key: key.removeprefix(f"{folder}/").removesuffix(".parquet").partition("/")[0] for key in found}
+        keys = sorted(found)
+        for start in range(0, len(keys), READS_AT_ONCE):
+            reads = (self._read(key, folder, hours[key]) for key in keys[start : start + READS_AT_ONCE])
             for data in await asyncio.gather(*reads):
                 yield data
 
@@ -160,7 +147,7 @@ class Lake:
         """A record belongs to that endpoint of its family which saw it last: a converted ticket is in one list only."""
         newest = _NO_RAW
         for name in self._family(service, endpoint):
-            async for data in self._files(raw_folder(tenant_id, service, name), "", "~"):
+            async for data in self._files(raw_folder(tenant_id, service, name)):
                 newest = await self._threads.run(_newest, newest, data)
         here = pc.equal(newest.column("endpoint"), endpoint)
         return newest.filter(pc.and_(here, pc.equal(newest.column("op"), "upsert")))
@@ -181,7 +168,7 @@ class Lake:
         """
         meter = Meter()
         with _connected() as connection:
-            names = names_in(connection, sql)
+            names = names_in(connection, sql, self._tables)
             tenants = await self.tenants() if tenant_id is None else [tenant_id]
             for name in sorted(names):
                 if name.service:
@@ -189,7 +176,8 @@ class Lake:
                 else:
                     await self._threads.run(self._register_table, connection, name.table, tenants, meter, at)
             connection.execute("SET enable_external_access = false")
-            columns, rows = await self._threads.run(answered, connection, sql)
+            with meter.told():
+                columns, rows = await self._threads.run(answered, connection, sql)
             return Answer(columns, rows, meter.reads)
 
     async def _register_raw(
@@ -218,7 +206,8 @@ class Lake:
         """A canonical table or timeline as a view, by its name. Rows are named by their tenant already."""
         tables = self._open(tenants, name)
         if not tables:
-            connection.register(name, self._empty(name))
+            connection.register(f"files of {name}", self._empty(name))
+            connection.execute(f"CREATE VIEW {quoted(name)} AS FROM temp.main.{quoted(f'files of {name}')}")
             return
         meter.expect(tables)
         with lake_errors(f"reading {name}", self._warehouse.endpoint_url):

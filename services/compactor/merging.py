@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from typing import Final, Protocol
 
+import duckdb
 import msgspec
 import pyarrow as pa
 
@@ -193,9 +194,10 @@ class Merging:
         table = await self._tables.find(*at, mappings)
         if table is None:
             raise FatalError(f"nobody knows table {at[1]!r} any longer", code="unknown_table")
+        by_service = await self._tables.by_service(*at, mappings)
         rebuilt = await self._tables.rebuilt(*at, mappings)
         data = await asyncio.gather(*(self._read(one) for one in parts))
-        step = Step(at[0], table, parts, data, rebuilt, self._runtime.clock.now())
+        step = Step(at[0], table, by_service, parts, data, rebuilt, self._runtime.clock.now())
         try:
             merged = await self._runtime.threads.run(merge_step, self._histories, step)
         except StaleError as err:
@@ -255,10 +257,12 @@ def _together(pending: Sequence[Pending]) -> list[Pending]:
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One merge: parts and their bytes. `rebuilt` is by service the rebuild that their mappings come after."""
+    """One merge: parts and their bytes. `table` has the columns of all their mappings, `by_service` the table as each
+    has it; `rebuilt` is by service the rebuild that its mappings come after."""
 
     tenant_id: str
     table: CanonicalTable
+    by_service: Mapping[str, CanonicalTable]
     parts: Sequence[Pending]
     data: Sequence[bytes]
     rebuilt: Mapping[str, int]
@@ -269,12 +273,20 @@ class Step(msgspec.Struct, frozen=True):
 def merge_step(histories: Histories, step: Step) -> Merged:
     """Merge parts into the tables, read anew after each conflict. Blocks: for a thread.
 
-    Errors: ConflictError after `CONFLICTS_MAX` in a row, RetryableError, FatalError, StaleError.
+    Errors: ConflictError after `CONFLICTS_MAX` in a row, RetryableError, StaleError; FatalError, also for what nobody
+            thought of: it concerns this table alone.
     """
-    for _ in range(CONFLICTS_MAX - 1):
-        with suppress(ConflictError):
-            return _merge_step(histories, step)
-    return _merge_step(histories, step)
+    scds = {own.scd for own in step.by_service.values()}
+    if scds - {step.table.scd}:
+        what = f"services that feed {step.table.table} have it with scd {' and '.join(map(str, sorted(scds)))}"
+        raise FatalError(what, code="bad_mapping", remedy="Rebuild it: `avesa replay --from raw --rebuild --table …`.")
+    try:
+        for _ in range(CONFLICTS_MAX - 1):
+            with suppress(ConflictError):
+                return _merge_step(histories, step)
+        return _merge_step(histories, step)
+    except (duckdb.Error, pa.ArrowException) as err:
+        raise FatalError(f"merging failed ({type(err).__name__}: {err})", code="bad_value") from err
 
 
 def _merge_step(histories: Histories, step: Step) -> Merged:
@@ -291,7 +303,15 @@ def _merge_step(histories: Histories, step: Step) -> Merged:
             history = histories(step.tenant_id, step.table)
         seen = pa.concat_tables(observations(part, step.table, history.floors) for part in batch)
         watermark = after if batch is several[-1] else before
-        total += merge(history, step.tenant_id, step.table, seen, watermark, drop_stale=step.drop_stale)
+        total += merge(
+            history,
+            step.tenant_id,
+            step.table,
+            seen,
+            watermark,
+            by_service=step.by_service,
+            drop_stale=step.drop_stale,
+        )
     history.maintain(step.now)
     return total
 
@@ -313,7 +333,7 @@ def _check_rebuilt(history: HistoryTables, step: Step) -> None:
 def stale_letters(tenant_id: str, table: CanonicalTable, rows: pa.Table, now: UtcTime) -> list[DeadLetter]:
     """Letters for observations that only an older mapping made (`merge.StaleError`), each named by what it says."""
     kinds = {**column_kinds(table), **dict.fromkeys(KEY, "string"), "mapping_version": "int32", "record_hash": "string"}
-    times = {"effective_at": "timestamp", "observed_at": "timestamp"}
+    times = {"_effective_at": "timestamp", "observed_at": "timestamp"}
     letters = []
     for row in rows_from_arrow(rows, {**kinds, **times}, nulls=False):
         text = msgspec.json.encode(row).decode()

@@ -84,6 +84,7 @@ UNFIT: Final = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, msgspec.Decod
 
 KEY: Final = ("service", "family", "record_id")  # an entity within its tenant's table
 FOLDED: Final = ("_effective_at", "observed_at", "mapping_version", "record_hash", "_row_digest")
+SEEN_FIELDS: Final = (*FOLDED, "_deleted")  # what the fold asks of an observation: `contracts.fold.Observation`
 _decode_row = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_changed = msgspec.json.Decoder(dict[str, Change]).decode
 
@@ -284,8 +285,8 @@ def _canonical_event(fields: Mapping[str, Any], row: Mapping[str, Any], table: s
 
 
 def observations(held: pa.Table, table: CanonicalTable, floors: Mapping[str, int] | None = None) -> pa.Table:
-    """What the fold sees of rows of a canonical file: entity, what `contracts.fold.Observation` has, and the columns of
-    the table. Rows made by a mapping below the floor of their service have these empty: they may be of another type.
+    """What the fold sees of rows of a canonical file: KEY, SEEN_FIELDS, and the columns of the table. Rows made by a
+    mapping below the floor of their service have these empty: they may be of another type.
 
     Errors: FatalError where a column has a type that does not fit the table's.
     """
@@ -301,8 +302,8 @@ def observations(held: pa.Table, table: CanonicalTable, floors: Mapping[str, int
             old = held.filter(mask).select([*KEY, *FOLDED, "_op"])
             parts = [part for part in (old, held.filter(pc.invert(mask))) if part.num_rows]
             return pa.concat_tables(observations(part, table) for part in parts)
-    own = {name.removeprefix("_"): held.column(name) for name in (*KEY, *FOLDED)}
-    own["deleted"] = pc.equal(held.column("_op"), "delete")
+    own = {name: held.column(name) for name in (*KEY, *FOLDED)}
+    own["_deleted"] = pc.equal(held.column("_op"), "delete")
     business = conformed(held, column_kinds(table))
     return pa.table({**own, **dict(zip(business.column_names, business.columns, strict=True))})
 
@@ -319,6 +320,6 @@ def conformed(rows: pa.Table, kinds: Mapping[str, str]) -> pa.Table:
             columns[name] = (
                 pc.cast(rows.column(name), ARROW[kind]) if name in present else pa.nulls(rows.num_rows, ARROW[kind])
             )
-        except pa.ArrowInvalid as err:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
             raise FatalError(f"column {name} is no {kind} ({err})", code="bad_mapping") from err
     return pa.table(columns)

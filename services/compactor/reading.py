@@ -4,10 +4,12 @@ Arrow leaves out files and row groups that a filter excludes: each file comes wi
 its rows. Dead rows are in the files all the same; `Tables.dead` says which they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Final
 
+import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -16,6 +18,7 @@ from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 from services.compactor.data_files import read_at
 from services.compactor.open_table import LiveFile, OpenTable, in_parallel
 from services.compactor.parquet import KEY
+from services.contracts.errors import AvesaError, RetryableError, UsageError
 
 FILE_NUMBER: Final = "_file"  # of a row: which file it lies in
 IDENTITY: Final = (*KEY, "valid_from")  # of a row within a file of versions
@@ -37,6 +40,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock, self._read, self._there = Lock(), dict[str, int](), dict[str, int]()
+        self._failure: RetryableError | None = None
 
     def expect(self, tables: Sequence[OpenTable]) -> None:
         """Count the files of these tables as there."""
@@ -47,6 +51,17 @@ class Meter:
     def count(self, path: str, length: int) -> None:
         with self._lock:
             self._read[path] = self._read.get(path, 0) + length
+
+    def fail(self, path: str, err: Exception) -> None:
+        self._failure = RetryableError(f"{path} cannot be read ({err})", code="unavailable")
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """A file that cannot be read is that, whatever whoever asked for it makes of it. Errors: RetryableError."""
+        try:
+            yield
+        except (duckdb.Error, AvesaError) as err:
+            raise self._failure or err from err
 
     @property
     def reads(self) -> Reads:
@@ -73,10 +88,14 @@ class _LazyFile:
         return self._place
 
     def read(self, size: int = -1) -> bytes:
-        if self._source is None:
-            self._source = self._io.new_input(self._path).open()
-        self._source.seek(self._place)
-        data = self._source.read(self._size - self._place if size < 0 else size)
+        try:
+            if self._source is None:
+                self._source = self._io.new_input(self._path).open()
+            self._source.seek(self._place)
+            data = self._source.read(self._size - self._place if size < 0 else size)
+        except OSError as err:
+            self._meter.fail(self._path, err)
+            raise
         self._place += len(data)
         self._meter.count(self._path, len(data))
         return data
@@ -129,7 +148,8 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 def rows_of(tables: Sequence[OpenTable], meter: Meter) -> Rows:
-    """The rows of tables of one kind."""
+    """The rows of tables of one kind. Errors: UsageError where they have a column of different types."""
+    _check_types(tables)
     numbered = list(enumerate((table, file) for table in tables for file in table.files.values()))
     fragments = [
         FORMAT.make_fragment(
@@ -144,6 +164,20 @@ def rows_of(tables: Sequence[OpenTable], meter: Meter) -> Rows:
     decaying = [(number, table, file) for number, (table, file) in numbered if file.deletes is not None]
     dead = in_parallel(lambda it: _dead_of(it[1], it[2], it[0], meter), decaying)
     return Rows(ds.FileSystemDataset(fragments, schema, FORMAT), pa.concat_tables([_NONE_DEAD, *dead]))
+
+
+def _check_types(tables: Sequence[OpenTable]) -> None:
+    """Tenants whose tables are rebuilt at different times may differ for as long."""
+    known: dict[str, tuple[pa.DataType, OpenTable]] = {}
+    for table in tables:
+        for field in table.schema:
+            kind, first = known.setdefault(field.name, (field.type, table))
+            if kind != field.type:
+                names = [".".join(one.table.name()) for one in (first, table)]
+                raise UsageError(
+                    f"column {field.name} is {kind} in {names[0]} and {field.type} in {names[1]}",
+                    remedy="Ask one tenant with --tenant-id, or rebuild the tables of the others: avesa replay --help.",
+                )
 
 
 def _promise(table: OpenTable, file: LiveFile, number: int) -> ds.Expression:

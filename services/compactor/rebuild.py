@@ -26,7 +26,7 @@ from pyiceberg.table import Transaction
 from services.compactor.change import change_of
 from services.compactor.files import STAGE, fitting
 from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
-from services.compactor.iceberg import FLOORS, NOTHING_REMOVED, REBUILDING, IcebergHistory, version_schema
+from services.compactor.iceberg import FLOORS, NOTHING_REMOVED, REBUILDING, SCD, IcebergHistory, version_schema
 from services.compactor.merging import STEP_OBSERVATIONS
 from services.compactor.parquet import canonical_file, conformed, observations, read, rows_to_arrow, version_kinds
 from services.compactor.shelf import Shelf
@@ -134,7 +134,8 @@ class NoHistory:
     is_rebuilding: Final = False
 
     def __init__(self, table: CanonicalTable) -> None:
-        self._rows = rows_to_arrow([], {**version_kinds(table), FILE: "string", POSITION: "int64"})
+        self.kinds = version_kinds(table)
+        self._rows = rows_to_arrow([], {**self.kinds, FILE: "string", POSITION: "int64"})
 
     def open_rows(self, record_ids: pa.Array) -> pa.Table:
         del record_ids
@@ -257,4 +258,4 @@ def _reshape(transaction: Transaction, table: CanonicalTable, floors: str) -> No
                 update.delete_column(name)
             for field in come:
                 update.add_column(field.name, field.field_type, doc=field.doc)
-    transaction.set_properties({FLOORS: floors})
+    transaction.set_properties({FLOORS: floors, SCD: str(table.scd)})

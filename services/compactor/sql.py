@@ -1,19 +1,21 @@
 """SQL as users write it: which tables it names, and what DuckDB answers as plain values."""
 
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import duckdb
 import msgspec
-import pyarrow as pa
 
-from services.compactor import parquet
 from services.contracts.errors import UsageError
 from services.contracts.times import UtcTime, utc_text
 
 RAW: Final = "raw"
+PLAIN: Final = frozenset(
+    ["BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT",
+     "DOUBLE", "VARCHAR", "JSON"]
+)  # fmt: skip
 
 
 class Name(msgspec.Struct, frozen=True, order=True):
@@ -31,25 +33,28 @@ def view_of(name: str, files: str, dead: str | None, keys: Sequence[str], withou
     """The statement that makes the view `name` of the living rows of the dataset `files`, less its column `without`.
 
     Shape:  rows of `dead`, which `keys` identify, are not among them. Versions are those that held `at` a time, where
-            one is given. Open and closed versions are asked for apart, because DuckDB tells Arrow of comparisons, and
-            neither of a bare `is_current` nor of an OR: so it reads no file that cannot matter.
+            one is given, and of a timeline what was so by then. Open and closed versions are asked for apart, because
+            DuckDB tells Arrow of comparisons, and neither of a bare `is_current` nor of an OR: so it reads no file
+            that cannot matter.
     """
-    living = f"ANTI JOIN {quoted(dead)} USING ({', '.join(keys)})" if dead else ""
+    living = f"ANTI JOIN temp.main.{quoted(dead)} USING ({', '.join(keys)})" if dead else ""
+
+    moment = "" if at is None else f"'{utc_text(datetime.fromisoformat(at))}'::TIMESTAMPTZ"
 
     def part(columns: str, condition: str) -> str:
-        return f"SELECT {columns} FROM {quoted(files)} {living} WHERE {condition}"  # noqa: S608  names are quoted
+        return f"SELECT {columns} FROM temp.main.{quoted(files)} {living} WHERE {condition}"  # noqa: S608  names are quoted
 
     if name.endswith("_timeline"):
-        return f"CREATE TEMP VIEW {quoted(name)} AS {part(f'* EXCLUDE ({without})', 'true')}"
-    moment = "" if at is None else f"'{utc_text(datetime.fromisoformat(at))}'::TIMESTAMPTZ"
+        seen = f"effective_at <= {moment}" if moment else "true"
+        return f"CREATE VIEW {quoted(name)} AS {part(f'* EXCLUDE ({without})', seen)}"
     began, goes_on = (f" AND valid_from <= {moment}", f" AND valid_to > {moment}") if moment else ("", "")
     opened = part(f"* EXCLUDE ({without}) REPLACE (true AS is_current)", f"is_current = true{began}")
     closed = part(f"* EXCLUDE ({without}) REPLACE (false AS is_current)", f"is_current = false{began}{goes_on}")
-    return f"CREATE TEMP VIEW {quoted(name)} AS {opened} UNION ALL {closed}"
+    return f"CREATE VIEW {quoted(name)} AS {opened} UNION ALL {closed}"
 
 
-def names_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[Name]:
-    """The tables a SELECT names; a name of its own WITH clause is none of ours."""
+def names_in(connection: duckdb.DuckDBPyConnection, sql: str, known: Collection[str]) -> set[Name]:
+    """The tables a SELECT names; a name of its own WITH clause is none of ours, unless it is a `known` one besides."""
     ((text,),) = connection.execute("SELECT json_serialize_sql($1)", [sql]).fetchall()
     tree = msgspec.json.decode(text)
     if tree.get("error"):
@@ -62,8 +67,9 @@ def names_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[Name]:
         if catalog == RAW or (not catalog and schema == RAW):
             if not catalog:
                 raise UsageError(f"{schema}.{table} is no table", remedy=f"Raw records are {RAW}.SERVICE.ENDPOINT.")
-            names.add(Name(table, schema))
-        elif not catalog and not schema and table not in own:
+            service, colon, instance = schema.partition(":")
+            names.add(Name(table, f"{service.lower()}{colon}{instance}"))
+        elif not catalog and schema in {"", "main"} and (table not in own or table in known):
             names.add(Name(table))
     return names
 
@@ -98,32 +104,32 @@ def answered(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[tuple[str
         relation = connection.sql(sql)
         if relation is None:
             raise UsageError("there is no SELECT in this", remedy="`avesa query` takes one SELECT.")
-        found = relation.to_arrow_table()
+        names, kinds = tuple(relation.columns), [str(kind) for kind in relation.types]
+        readable = ", ".join(_readable(f"#{place}", kind) for place, kind in enumerate(kinds, start=1))
+        found = relation.project(readable).to_arrow_table()
     except duckdb.Error as err:
         raise UsageError(str(err).strip(), remedy="See https://duckdb.org/docs for the SQL it takes.") from err
-    columns = [[_shown(value) for value in column.to_pylist()] for column in _readable(found)]
-    return tuple(found.column_names), list(zip(*columns, strict=True))
+    columns = [[_shown(value) for value in column.to_pylist()] for column in found.columns]
+    return names, list(zip(*columns, strict=True))
 
 
-def _readable(found: pa.Table) -> Iterator[pa.ChunkedArray]:
-    for column in found.columns:
-        if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-            yield pa.chunked_array([pa.array(parquet.from_arrow(column, "timestamp"), pa.string())])
-        else:
-            yield column
+def _readable(column: str, kind: str) -> str:
+    """The expression of a column whose values are numbers, text or nothing: DuckDB knows times that Python does not."""
+    if kind in PLAIN or kind.startswith("DECIMAL"):
+        return column
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        usual = f"isfinite({column}) AND year({column}) BETWEEN 1000 AND 9999"
+        return f"CASE WHEN {usual} THEN strftime({column}, '%Y-%m-%dT%H:%M:%S.%fZ') ELSE {column}::VARCHAR END"
+    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+        return f"to_json({column})::VARCHAR"
+    return f"{column}::VARCHAR"
 
 
 def _shown(value: Any) -> Any:
     if isinstance(value, Decimal):
         text = f"{value:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
-    if isinstance(value, datetime):
-        return utc_text(value) if value.tzinfo else value.isoformat(" ")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    return str(value)
+    return value
 
 
 def quoted(name: str) -> str:

@@ -30,7 +30,7 @@ class Tables:
 
         Errors: RetryableError, FatalError.
         """
-        highest_first = sorted(mappings, key=lambda mapping: -mapping[1])
+        highest_first = sorted(mappings, key=lambda mapping: (-mapping[1], mapping[0]))
         found = [await self._read(tenant_id, name, *mapping) for mapping in highest_first]
         pinned = [one.table for one in found if one is not None]
         files = self._files.get(name)
@@ -40,6 +40,20 @@ class Tables:
         for table in reversed(pinned):
             columns |= table.columns
         return msgspec.structs.replace(pinned[0], columns=columns)
+
+    async def by_service(
+        self, tenant_id: str, name: str, mappings: Iterable[tuple[str, int]]
+    ) -> dict[str, CanonicalTable]:
+        """The table as each service's own mappings have it: which columns are tracked is a matter of the service.
+
+        Errors: RetryableError, FatalError.
+        """
+        known = list(mappings)
+        found = {
+            service: await self.find(tenant_id, name, [one for one in known if one[0] == service])
+            for service in sorted({service for service, _ in known})
+        }
+        return {service: table for service, table in found.items() if table is not None}
 
     async def rebuilt(self, tenant_id: str, name: str, mappings: Iterable[tuple[str, int]]) -> dict[str, int]:
         """By service the mapping that the last rebuild began with, as the given mappings know it; 0 where none did.

@@ -19,6 +19,7 @@ import msgspec
 
 from services.contracts.errors import UsageError
 from services.contracts.integration import Endpoint, Integration, Keyset, Sweep
+from services.contracts.names import timeline_table
 from services.contracts.schema import RESERVED_COLUMNS, CanonicalTable, Name
 
 T = TypeVar("T")
@@ -61,6 +62,9 @@ def decode_table(data: bytes, file: str) -> CanonicalTable:
         Problem(file, f"$.columns.{name}", f"every row already has a column {name!r}", "Choose another name.")
         for name in taken
     )
+    if table.table.endswith(timeline_table("")):
+        what = f"the name {table.table!r} is that of what {table.table.removesuffix(timeline_table(''))!r} remembers"
+        raise MappingError([Problem(file, "$.table", what, "Choose another name.")])
     return table
 
 

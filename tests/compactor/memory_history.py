@@ -43,7 +43,7 @@ class MemoryHistory:
         self._read, self._versions, self._remembered = held.commits, held.versions, held.remembered
         self.watermark = held.watermark
         self.floors: Mapping[str, int] = dict(held.floors)
-        self.is_rebuilding = False
+        self.is_rebuilding, self.kinds = False, held.kinds
         self.closed_reads = 0
 
     def open_rows(self, record_ids: pa.Array) -> pa.Table:

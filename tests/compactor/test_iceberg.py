@@ -235,6 +235,37 @@ def test_a_refused_commit_leaves_no_files_behind(warehouse: Warehouse) -> None:
     assert {file.name for file in folder.rglob("*.parquet")} <= known
 
 
+def test_columns_may_be_called_like_what_the_fold_asks_for(warehouse: Warehouse) -> None:
+    names = ["effective_at", "deleted", "row_digest", "place", "row", "entity", "op", "last", "first", "order"]
+    table = CanonicalTable("tickets", {name: Column("string") for name in names})
+    events = [seen({name: f"{name} {second}" for name in names}, second, table=table) for second in (1, 2, 3)]
+    for cut, event in enumerate(reversed(events)):
+        put(warehouse, event, cut=cut, table=table)
+    assert rows(warehouse, table) == folded_rows(events, {"tickets": table})
+
+
+def test_a_record_id_too_long_for_bounds_hides_no_other(warehouse: Warehouse) -> None:
+    long, ids = "x" * 5_000, [f"{number:06d}" for number in range(4_096)]
+    events = [seen({"summary": "A"}, 1, record_id=one) for one in (*ids, long, "zz")]
+    put(warehouse, *events)
+    news = [seen({"summary": "B"}, 2, record_id=one) for one in (long, "zz")]
+    put(warehouse, *news, cut=2)
+    assert rows(warehouse) == folded_rows([*events, *news], TABLES)
+
+
+def test_a_column_that_only_the_table_has_stays_in_rows_that_are_written_again(warehouse: Warehouse) -> None:
+    wider = CanonicalTable("tickets", {**TICKETS.columns, "queue": Column("string")})
+    put(warehouse, seen({"summary": "A", "queue": "Q"}, 1, table=wider), table=wider)
+    put(warehouse, seen(None, 2), cut=2)
+    assert [(row["queue"], row["valid_to"]) for row in rows(warehouse, wider)] == [("Q", at(2))]
+
+
+def test_a_table_made_with_history_does_not_go_on_without(warehouse: Warehouse) -> None:
+    put(warehouse, seen({"summary": "A"}, 1))
+    with pytest.raises(FatalError, match="was made with scd 2, the mapping says 1"):
+        warehouse.history(TENANT, CanonicalTable("tickets", TICKETS.columns, scd=1))
+
+
 def test_what_a_dead_merger_left_behind_is_removed_after_a_day_and_nothing_else(small: Warehouse) -> None:
     warehouse = small
     events = [seen({"summary": str(second)}, second) for second in range(1, 20)]

@@ -9,11 +9,12 @@ from services.compactor import parquet
 from services.compactor.iceberg import Warehouse
 from services.compactor.lake import Lake
 from services.compactor.local_table import local_warehouse, merge_events
-from services.contracts.errors import UsageError
+from services.contracts.errors import RetryableError, UsageError
 from services.contracts.events import CanonicalEvent, ChangeEvent
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import hour_key, part_key, raw_folder
 from services.contracts.rows import folded_rows
+from services.contracts.schema import CanonicalTable, Column
 from tests.compactor.observed import TABLES, TENANT, TICKETS, at, read, seen
 from tests.fakes import InlineThreads, MemoryObjects
 
@@ -116,14 +117,6 @@ async def test_raw_and_tables_join_and_a_service_may_carry_an_instance(stocked: 
     assert (await stocked.lake.query('SELECT count(*) FROM raw."microsoft_365:contoso".users')).rows == [(0,)]
 
 
-async def test_the_archive_is_read_hour_by_hour(stocked: Stocked) -> None:
-    stocked.archive(read("1", 1), hour="2026-01-31T08")
-    stocked.archive(read("2", 1), hour="2026-01-31T09")
-    stocked.archive(read("3", 1), part=1, hour="2026-01-31T10")
-    found = stocked.lake.raw_events(TENANT, "connectwise", "tickets", first="2026-01-31T09")
-    assert [[event.record_id for event in events] async for events in found] == [["2"], ["3"]]
-
-
 async def test_a_table_without_rows_yet_is_empty_and_one_that_nobody_knows_is_an_error(stocked: Stocked) -> None:
     assert (await stocked.lake.query("SELECT count(*) FROM users")).rows == [(0,)]
     with pytest.raises(UsageError, match="there is no table 'tickts'"):
@@ -145,8 +138,6 @@ async def test_a_name_of_the_query_itself_is_none_of_the_lake(stocked: Stocked) 
 
 
 async def test_tables_of_tenants_with_different_columns_are_one_in_sql(stocked: Stocked) -> None:
-    from services.contracts.schema import CanonicalTable, Column
-
     wider = CanonicalTable("tickets", {**TICKETS.columns, "queue": Column("string")})
     merge_events(
         stocked.warehouse.history, "gamma", wider, [seen({"queue": "Q"}, 1, table=wider, tenant_id="gamma")], 1
@@ -154,3 +145,44 @@ async def test_tables_of_tenants_with_different_columns_are_one_in_sql(stocked: 
     found = await stocked.lake.query("SELECT tenant_id, queue FROM tickets WHERE is_current ORDER BY 1")
     assert found.rows == [("acme", None), ("be-ta", None), ("gamma", "Q")]
     assert [row["queue"] for row in await stocked.lake.current("gamma", "tickets")] == ["Q"]
+
+
+async def test_odd_names_and_odd_values_are_answered(stocked: Stocked) -> None:
+    lake = stocked.lake
+    own = "WITH tickets AS (SELECT * FROM main.tickets WHERE is_current) SELECT count(*) FROM tickets"
+    assert (await lake.query(own, TENANT)).rows == [(1,)]
+    hidden = "SELECT (WITH tickets AS (SELECT 7 AS n) SELECT n FROM tickets), count(*) FROM tickets WHERE is_current"
+    assert (await lake.query(hidden, TENANT)).rows == [(7, 1)]
+    odd = (
+        "SELECT 'infinity'::TIMESTAMP, [1, NULL], {'a': 1}, INTERVAL 90 MINUTE, 'infinity'::TIMESTAMPTZ, "
+        "DATE '0001-01-01'"
+    )
+    assert (await lake.query(odd)).rows == [("infinity", "[1,null]", '{"a":1}', "01:30:00", "infinity", "0001-01-01")]
+    assert (await lake.query("SELECT count(*) FROM raw.ConnectWise.tickets, raw.connectwise.tickets b")).rows == [(0,)]
+
+
+async def test_the_timeline_as_of_a_time_is_what_was_so_by_then(stocked: Stocked) -> None:
+    sql = "SELECT count(*) FROM tickets_timeline WHERE op = 'delete'"
+    assert [(await stocked.lake.query(sql, at=at(second))).rows for second in (2, 3)] == [[(0,)], [(1,)]]
+
+
+async def test_a_file_that_is_gone_is_told_as_that(stocked: Stocked) -> None:
+    table = stocked.warehouse.open(TENANT, "tickets")
+    assert table is not None
+    for path in table.files:
+        table.table.io.delete(path)
+    for asked in (
+        stocked.lake.query("SELECT sum(views) FROM tickets", TENANT),
+        stocked.lake.current(TENANT, "tickets"),
+    ):
+        with pytest.raises(RetryableError, match="cannot be read"):
+            await asked
+
+
+async def test_tenants_whose_columns_are_of_different_types_are_named(stocked: Stocked) -> None:
+    other = CanonicalTable("tickets", {**TICKETS.columns, "summary": Column("int64")})
+    events = [seen({"summary": 1}, 1, table=other, tenant_id="gamma")]
+    merge_events(stocked.warehouse.history, "gamma", other, events, 1)
+    with pytest.raises(UsageError, match=r"column summary is string in .* and int64 in .*gamma"):
+        await stocked.lake.query("SELECT count(*) FROM tickets")
+    assert (await stocked.lake.query("SELECT summary FROM tickets", "gamma")).rows == [(1,)]

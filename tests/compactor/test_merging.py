@@ -3,15 +3,18 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
+import pyarrow as pa
 import pytest
 
 from services.compactor.cuts import Part
+from services.compactor.history import Watermark
 from services.compactor.merge import StaleError
 from services.compactor.merging import Pending, Step, batches, merge_step, stale_letters
 from services.compactor.parquet import canonical_file
 from services.contracts.errors import FatalError
 from services.contracts.events import CanonicalEvent
-from services.contracts.rows import folded_rows
+from services.contracts.rows import folded_rows, reading_order
 from services.contracts.schema import CanonicalTable, Column
 from tests.compactor.memory_history import Held, MemoryHistories, MemoryHistory
 from tests.compactor.observed import TABLES, TENANT, TICKETS, at, seen
@@ -47,7 +50,7 @@ def step(*events: CanonicalEvent, made: CanonicalTable = TICKETS, rebuilt: int =
     cutter = cast("Any", SimpleNamespace(lease=SimpleNamespace(scope="stream")))
     pending = Pending(cutter, "shard", 1, "2026-01-31T09", part, ("connectwise/0",))
     data = canonical_file(events, made, {})
-    return Step(TENANT, TICKETS, [pending], [data], {"connectwise": rebuilt}, at(0), drop_stale)
+    return Step(TENANT, TICKETS, {}, [pending], [data], {"connectwise": rebuilt}, at(0), drop_stale)
 
 
 @pytest.fixture
@@ -88,3 +91,36 @@ def test_nothing_enters_a_table_whose_rebuild_was_begun_and_not_finished() -> No
     begun.is_rebuilding = True
     with pytest.raises(FatalError, match="is not rebuilt with it yet"):
         merge_step(lambda _tenant, _table: begun, step(seen({}, 1)))
+
+
+# -- what nobody thought of, and several services ---------------------------------------------------------------------
+def test_a_merge_that_fails_in_a_way_nobody_thought_of_concerns_its_table_alone() -> None:
+    def broken(_tenant: str, _table: CanonicalTable) -> MemoryHistory:
+        raise pa.ArrowInvalid("nobody thought of this")
+
+    with pytest.raises(FatalError, match="nobody thought of this"):
+        merge_step(broken, step(seen({}, 1)))
+
+
+def test_services_that_do_not_agree_whether_a_table_has_history_are_not_merged(histories: MemoryHistories) -> None:
+    apart = msgspec.structs.replace(
+        step(seen({}, 1)), by_service={"a": TICKETS, "b": msgspec.structs.replace(TICKETS, scd=1)}
+    )
+    with pytest.raises(FatalError, match="scd 1 and 2"):
+        merge_step(histories, apart)
+
+
+def test_what_is_tracked_of_an_entity_is_what_its_own_service_tracks(histories: MemoryHistories) -> None:
+    """In one service `note` makes versions, in the other it does not; one batch has both."""
+    tracking = CanonicalTable("tickets", {**TICKETS.columns, "note": Column("string")})
+    events = [
+        seen({"summary": "A", "note": note}, second, service=service, table=table)
+        for service, table in (("connectwise", TICKETS), ("servicenow", tracking))
+        for second, note in ((1, "x"), (2, "y"), (3, "x"))
+    ]
+    both = {"connectwise": TICKETS, "servicenow": tracking}
+    for some in (events[::2], events[1::2]):
+        merge_step(histories, msgspec.structs.replace(step(*some), by_service=both))
+        histories.held[TENANT, "tickets"].watermark = Watermark("", {})
+    own = [folded_rows([event for event in events if event.service == it], {"tickets": both[it]}) for it in both]
+    assert histories.rows() == sorted([row for rows in own for row in rows], key=reading_order)

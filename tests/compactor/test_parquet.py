@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.compactor import parquet
+from services.contracts.errors import FatalError
 from services.contracts.events import CanonicalEvent, Change
-from services.contracts.fold import Observation
 from services.contracts.rows import observation_of
 from services.contracts.schema import CanonicalTable, Column
 from services.contracts.times import utc_text
@@ -74,12 +74,12 @@ def test_a_canonical_file_gives_back_its_events() -> None:
 def test_what_the_fold_sees_of_a_file_is_what_it_sees_of_its_events() -> None:
     events = [seen({"summary": "B", "views": 1}, 2), seen({}, 3), seen(None, 4)]
     found = parquet.observations(parquet.read(parquet.canonical_file(events, TICKETS, {})), TICKETS)
-    narrow = [name for name in found.column_names if name in Observation.__struct_fields__]
+    narrow = parquet.SEEN_FIELDS
     wanted = [msgspec.to_builtins(observation_of(event)) for event in events]
-    times = {"effective_at", "observed_at"}
+    times = {"_effective_at", "observed_at"}
     kinds = {name: "timestamp" if name in times else "json" for name in narrow}
     assert parquet.rows_from_arrow(found.select(narrow), kinds) == [
-        {name: seen[name] for name in narrow} for seen in wanted
+        {name: seen[name.lstrip("_")] for name in narrow} for seen in wanted
     ]
     values = parquet.rows_from_arrow(found, parquet.column_kinds(TICKETS), nulls=False)
     assert values == [seen["row"] or {} for seen in wanted]
@@ -144,3 +144,9 @@ def test_row_groups_are_small_enough_to_find_one_record() -> None:
 
     data = parquet.raw_file([read(str(number), 1) for number in range(10_000)], {})
     assert pq.ParquetFile(pa.BufferReader(data)).num_row_groups == 2
+
+
+@pytest.mark.parametrize("values", [pa.array([True]), pa.array(["soon"])])
+def test_a_column_that_cannot_become_its_kind_says_which_it_is(values: pa.Array) -> None:
+    with pytest.raises(FatalError, match="column due_on is no date"):
+        parquet.conformed(pa.table({"due_on": values}), {"due_on": "date"})
