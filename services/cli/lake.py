@@ -44,7 +44,8 @@ _AsOf = Annotated[
 
 # -- query ------------------------------------------------------------------------------------------------------------
 class Queryable(msgspec.Struct, frozen=True):
-    """One table as SQL names it. `kind`: `versions`, or `raw` for the newest record as the vendor gave it."""
+    """One table as SQL names it. `kind`: `versions`, `timeline` for what these do not show, or `raw` for the newest
+    record as the vendor gave it."""
 
     name: str
     kind: str
@@ -179,6 +180,10 @@ def _list_tables(screen: Screen, files: MappingFiles) -> None:
         for service, integration in files.integrations.items()
         for name, endpoint in integration.endpoints.items()
     }
+    found += [
+        Queryable(timeline_table(name), "timeline", f"what the versions of {name} do not show", [*TIMELINE_COLUMNS])
+        for name in files.tables
+    ]
     found += [Queryable(name, "raw", titles[name], RAW_COLUMNS) for name in _raw_tables(files)]
     screen.show(
         found,
@@ -191,6 +196,10 @@ def _list_tables(screen: Screen, files: MappingFiles) -> None:
     screen.note('Columns: avesa query "DESCRIBE tickets". A second instance: raw."connectwise:berlin".tickets.')
 
 
+TIMELINE_COLUMNS: Final = [
+    "tenant_id", "service", "family", "record_id", "effective_at", "observed_at", "op", "mapping_version",
+    "record_hash", "untracked",
+]  # fmt: skip
 RAW_COLUMNS: Final = [
     "tenant_id", "service", "endpoint", "record_id", "op", "effective_at", "observed_at", "evidence", "source",
     "payload",
@@ -308,7 +317,8 @@ def _unknown(
     if found:
         others = ", ".join(sorted({one.service for one in found}))
         return NotFoundError(f"{table} {record_id}{whose} is no record of {service}", remedy=f"It is of {others}.")
-    remedy = hint or f"It takes the vendor's own id: SELECT record_id, * FROM {table} shows some."  # noqa: S608  prose
+    sql = f"SELECT record_id, tenant_id FROM {table} LIMIT 5"  # noqa: S608  ours
+    remedy = hint or f'It takes the vendor\'s own id, such as: avesa query "{sql}"'
     return NotFoundError(f"there is no record {record_id!r} in {table}{whose}", remedy=remedy)
 
 

@@ -53,7 +53,7 @@ POLL_S: Final = 2.0
 MARGIN_S: Final = 300.0  # clocks may be that far apart
 RAW_WAIT_MAX_S: Final = 1_200.0  # for running compactors to cut what had arrived: several times their `cut_age_max_s`
 LETTERS_AT_ONCE: Final = 16
-LETTERS_MAX: Final = 10_000  # from then on a mapping that has no use for most of what it reads counts as a mistake
+LETTERS_MAX: Final = 10_000  # held in memory until it is clear that the mapping is none that refuses most records
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -163,6 +163,7 @@ class Rebuilder:
 
     async def _plan(self, tenant_id: str, connected: Iterable[str]) -> Plan:
         pins, now = await self._pinned.of_table(tenant_id, self._table), self._runtime.clock.now()
+        floors = await self._runtime.threads.run(self._warehouse.floors, tenant_id, self._table)
         feeds = []
         for service in sorted({*pins, *connected}):
             held = wanted = pins.get(service)
@@ -170,7 +171,10 @@ class Rebuilder:
                 wanted = self._pinned.renewal(held, tenant_id, service, self._table, now)
             if wanted is not None:
                 files = shipped(self._files, tenant_id, service).get(self._table)
-                feeds.append(Feed(service, held, wanted, difference(held, files) if held else ""))
+                waits = difference(held, files) if held else ""
+                if held is not None and held.rebuilt > floors.get(service, 0):
+                    waits = waits or "a rebuild that was begun"
+                feeds.append(Feed(service, held, wanted, waits))
         return Plan(tenant_id, tuple(feeds))
 
     async def count(self, tenant_id: str, feed: Feed) -> int:
@@ -211,7 +215,7 @@ class Rebuilder:
         stack.push_async_callback(lease.release)
         history = await self._runtime.threads.run(self._warehouse.rebuilding, plan.tenant_id, table)
         self._screen.standing = (
-            "The old table stands, and takes in nothing new until it is rebuilt: run the command again."
+            "The rebuild is begun and not finished: run the command again. Until then nothing new may enter the table."
         )
         for feed in plan.feeds:
             if self._concerns(feed.service):
@@ -223,6 +227,9 @@ class Rebuilder:
         """The lease on merging the table, once a merge that is under way is done."""
         leases, clock, name = self._runtime.leases, self._runtime.clock, f"{tenant_id}/{self._table}"
         until = clock.monotonic() + LEASE_WAIT_MAX_S
+        if (lease := await leases.acquire(SCOPE, name)) is not None:
+            return lease
+        self._screen.note(f"another worker merges or rebuilds {name}: waiting for at most {lasting(LEASE_WAIT_MAX_S)}")
         while (lease := await leases.wait_for(SCOPE, name, DRAIN_LEASE_TIMES * leases.lease_s)) is None:
             if clock.monotonic() >= until:
                 raise FatalError(
@@ -339,6 +346,7 @@ class Rebuilder:
                     await reading.into(gathered, batch)
                     tell(f"{events + reading.events} raw events read")
                     self._turn(one)
+                await reading.finish()
                 reading.say()
                 batches = gathered.batches()
                 while (rows := await threads.run(next, batches, None)) is not None:
@@ -365,11 +373,12 @@ class Rebuilder:
 
 
 class Reading:
-    """The raw events of one service on their way through its mapping."""
+    """The raw events of one service on their way through its mapping; `finish` when all are there."""
 
     def __init__(self, runtime: Runtime, pinned: Pinned) -> None:
         self._runtime, self._pinned, self._rederiver = runtime, pinned, Rederiver(pinned)
         self._letters = Counter[tuple[str, str, str]]()  # by stage, group, code
+        self._held: list[DeadLetter] = []  # to be written
         self.events = 0
 
     @property
@@ -377,22 +386,27 @@ class Reading:
         return self._letters.total()
 
     async def into(self, gathered: Gathered, events: Sequence[ChangeEvent]) -> None:
-        """Map events; the letters of those that cannot be used are written before this returns.
-
-        Errors: FatalError when the mapping has no use for most of what it reads.
-        """
+        """Map events. Errors: those of `finish`."""
         threads = self._runtime.threads
         found = await threads.run(self._rederiver.rederive, events, self._runtime.clock.now())
         letters = [*found.letters, *await threads.run(gathered.add, found.events)]
         self.events += len(events)
         self._letters.update((letter.stage, letter.group, letter.code) for letter in letters)
-        if self.rejected > max(LETTERS_MAX, self.events / 2):
+        self._held += letters
+        if len(self._held) > LETTERS_MAX:
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Write the letters down. Errors: FatalError when the mapping has no use for most of what was read; then none
+        is written: the records are as good as they were."""
+        if 2 * self.rejected > self.events:
             raise FatalError(
                 f"{self.rejected} of {counted(self.events, 'raw event')} cannot be used with this mapping, such as: "
-                f"{letters[-1].reason}",
+                f"{self._held[-1].reason}",
                 code="bad_mapping",
                 remedy="The old table stands. Mend the mapping, and run the command again.",
             )
+        letters, self._held = self._held, []
         await self._write(letters)
 
     async def _write(self, letters: Sequence[DeadLetter]) -> None:

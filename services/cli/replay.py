@@ -64,7 +64,7 @@ class Planned(msgspec.Struct, frozen=True):
 def replay(  # noqa: PLR0913, PLR0917  each is an option
     screen: Screen,
     place: Place,
-    source: Annotated[Source, typer.Option("--from", help="Where it comes from; raw: the raw archive.")],
+    source: Annotated[Source, typer.Option("--from", help="Where it comes from; so far raw, the raw archive.")],
     table: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="The canonical table.")] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the table again, with the mapping as the files have it now.")
@@ -197,7 +197,7 @@ def _show(screen: Screen, outcomes: Sequence["Rebuilt"]) -> None:
             "versions": lambda one: one.versions,
             "dead letters": lambda one: one.rejected,
             "seconds": lambda one: one.seconds,
-            "result": lambda one: f"{one.code}: {one.what}" if one.code else "ok",
+            "result": lambda one: f"{one.code}: {one.what}" if one.code else "in part" if one.rejected else "ok",
         },
     )
     rejected = sum(one.rejected for one in outcomes)

@@ -115,9 +115,14 @@ class Screen:
 
 def printable(text: str) -> str:
     """`text` without control characters: a vendor's words must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    if letter == "\t":
+        return " "
+    joins = letter in {"\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"}  # of emoji and of Persian: no control
+    return letter if letter.isprintable() or letter == "\n" or joins else "\N{REPLACEMENT CHARACTER}"
 
 
 def _cell(value: object) -> str:

@@ -1,5 +1,6 @@
 """`avesa status`: is everything up to date, and if not, what is wrong and what to do."""
 
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -48,11 +49,12 @@ def status(
 
     Exit codes: 0 nothing needs a person, 3 something does. With --tenant-id every endpoint of that tenant is shown.
     """
-    return run(_status(screen, place, load_mappings(mappings), tenant_id, watch, tables))
+    options = f" --mappings {shlex.quote(str(mappings))}" if mappings else ""
+    return run(_status(screen, place, load_mappings(mappings), tenant_id, watch, tables, options))
 
 
 async def _status(
-    screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, watch: bool, tables: bool
+    screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, watch: bool, tables: bool, options: str
 ) -> int:
     from asyncio import CancelledError
 
@@ -60,8 +62,9 @@ async def _status(
 
     async with open_world(place, screen, create=False) as world:
         observer = Observer(world, files, tenant_id)
+        options += f" --environment {world.settings.names.environment}"
         seen = await observer.look()
-        code = _show(screen, world, seen, every=tenant_id is not None)
+        code = _show(screen, world, seen, every=tenant_id is not None, options=options)
         if tables:
             await _show_tables(screen, world, tenant_id, seen.at)
         try:
@@ -72,7 +75,7 @@ async def _status(
                 except RetryableError as err:
                     screen.note(f"no answer: {err}")
                     continue
-                code = _show(screen, world, seen, every=tenant_id is not None, again=True)
+                code = _show(screen, world, seen, every=tenant_id is not None, options=options, again=True)
         except CancelledError:  # Ctrl-C is how watching ends
             screen.note("")
         return code
@@ -90,8 +93,8 @@ async def _show_tables(screen: Screen, world: World, tenant_id: str | None, now:
     screen.show(found, _table_columns(now), empty="the lake holds no table yet")
 
 
-def _show(screen: Screen, world: World, seen: Seen, *, every: bool, again: bool = False) -> int:
-    verdict = judge(seen, f"s3://{world.settings.names.bucket}")
+def _show(screen: Screen, world: World, seen: Seen, *, every: bool, options: str, again: bool = False) -> int:
+    verdict = judge(seen, f"s3://{world.settings.names.bucket}", options)
     if screen.as_json:
         _show_records(screen, seen, verdict)
     else:

@@ -61,9 +61,10 @@ class Verdict(msgspec.Struct, frozen=True, tag_field="kind", tag="verdict"):
     troubles: tuple[Trouble, ...]
 
 
-def judge(seen: Seen, place: str) -> Verdict:
-    """The verdict over one look. `place` is where dead letters lie (`s3://bucket`)."""
-    troubles = tuple(_troubles(seen, place))
+def judge(seen: Seen, place: str, options: str = "") -> Verdict:
+    """The verdict over one look. `place` is where dead letters lie (`s3://bucket`), `options` what a command of ours
+    takes to be about the same environment and mapping files."""
+    troubles = tuple(_troubles(seen, place, options))
     if troubles:
         more = f" (the first of {len(troubles)} things that need a person)" if len(troubles) > 1 else ""
         return Verdict(seen.at, troubles[0].what + more, IN_PART, troubles)
@@ -96,7 +97,7 @@ def _quiet_verdict(seen: Seen) -> str:
     return ("at work: " + ", ".join(busy) if busy else "everything is up to date") + paused
 
 
-def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
+def _troubles(seen: Seen, place: str, options: str) -> Iterator[Trouble]:
     """The most important first: what may be lost, what holds up everybody, one tenant, one endpoint, one record."""
     now = seen.at
     reads = [(service, endpoints) for service, endpoints in seen.services if service.state != "paused"]
@@ -112,11 +113,11 @@ def _troubles(seen: Seen, place: str) -> Iterator[Trouble]:
         yield from _unswept(service, endpoints, now)
     yield from _letters(seen.letters, place)
     for held in seen.held:
-        what = f"the mapping of {held.table} for {held.tenant_id} {held.service} has changed and is not in force"
+        what = f"the mapping of {held.table} for {held.tenant_id} {held.service} is not in force as the files have it"
         yield Trouble(
             f"{what}: {held.what}",
-            "The former mapping holds. Undo the change, or bring it into force: "
-            f"avesa replay --from raw --table {held.table} --rebuild --tenant-id {held.tenant_id}",
+            "Use the files that are in force, or bring these into force: "
+            f"avesa replay --from raw --table {held.table} --rebuild --tenant-id {held.tenant_id}{options}",
         )
 
 

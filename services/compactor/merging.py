@@ -326,7 +326,8 @@ def _check_rebuilt(history: HistoryTables, step: Step) -> None:
         raise FatalError(
             f"{whose} was renewed, and the table is not rebuilt with it yet",
             code="rebuild_unfinished",
-            remedy=f"`avesa replay --from raw {options}` does it, or goes on with it.",
+            remedy=f"`avesa replay --from raw {options}` does it, or goes on with it; add the --environment and "
+            "the --mappings of this one.",
         )
 
 

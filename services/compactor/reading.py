@@ -17,9 +17,10 @@ from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 
 from services.compactor.data_files import read_at
 from services.compactor.open_table import LiveFile, OpenTable, in_parallel
-from services.compactor.parquet import KEY
+from services.compactor.parquet import ICEBERG_KINDS, KEY
 from services.contracts.errors import AvesaError, RetryableError, UsageError
 
+WHOLE_BYTES_MAX: Final = 256 << 10  # a smaller file is read at once: one request, not one for each piece of it
 FILE_NUMBER: Final = "_file"  # of a row: which file it lies in
 IDENTITY: Final = (*KEY, "valid_from")  # of a row within a file of versions
 BOUNDED: Final = ("record_id", "valid_from", "valid_to", "effective_at")  # columns whose bounds manifests hold
@@ -78,6 +79,7 @@ class _LazyFile:
     def __init__(self, io: FileIO, path: str, size: int, meter: Meter) -> None:
         self._io, self._path, self._size, self._meter = io, path, size, meter
         self._source: InputStream | None = None
+        self._whole: bytes | None = None
         self._place = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -89,6 +91,8 @@ class _LazyFile:
 
     def read(self, size: int = -1) -> bytes:
         try:
+            if self._size <= WHOLE_BYTES_MAX:
+                return self._read_whole(size)
             if self._source is None:
                 self._source = self._io.new_input(self._path).open()
             self._source.seek(self._place)
@@ -98,6 +102,16 @@ class _LazyFile:
             raise
         self._place += len(data)
         self._meter.count(self._path, len(data))
+        return data
+
+    def _read_whole(self, size: int) -> bytes:
+        if self._whole is None:
+            with self._io.new_input(self._path).open() as source:
+                self._whole = source.read()
+            self._meter.count(self._path, len(self._whole))
+        end = self._size if size < 0 else self._place + size
+        data = self._whole[self._place : end]
+        self._place += len(data)
         return data
 
     def close(self) -> None:
@@ -168,14 +182,15 @@ def rows_of(tables: Sequence[OpenTable], meter: Meter) -> Rows:
 
 def _check_types(tables: Sequence[OpenTable]) -> None:
     """Tenants whose tables are rebuilt at different times may differ for as long."""
-    known: dict[str, tuple[pa.DataType, OpenTable]] = {}
+    known: dict[str, tuple[str, OpenTable]] = {}
     for table in tables:
-        for field in table.schema:
-            kind, first = known.setdefault(field.name, (field.type, table))
-            if kind != field.type:
+        for field in table.table.schema().fields:
+            kind = ICEBERG_KINDS[str(field.field_type)]
+            first_kind, first = known.setdefault(field.name, (kind, table))
+            if kind != first_kind:
                 names = [".".join(one.table.name()) for one in (first, table)]
                 raise UsageError(
-                    f"column {field.name} is {kind} in {names[0]} and {field.type} in {names[1]}",
+                    f"column {field.name} is {first_kind} in {names[0]} and {kind} in {names[1]}",
                     remedy="Ask one tenant with --tenant-id, or rebuild the tables of the others: avesa replay --help.",
                 )
 

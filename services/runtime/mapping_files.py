@@ -20,6 +20,10 @@ def load_mappings(own: Path | None = None) -> MappingFiles:
         raise UsageError(
             f"{own} is not a folder", remedy="--mappings takes a folder with canonical/ and integrations/."
         )
+    if own is not None and not any((own / folder).is_dir() for folder in ("canonical", "integrations")):
+        raise UsageError(
+            f"{own} has neither a folder canonical/ nor integrations/", remedy="Mapping files lie in one of these."
+        )
     tables: dict[str, CanonicalTable] = {}
     for file in files_in_force("canonical", own):
         table = decode_table(_read(file), _shown(file))

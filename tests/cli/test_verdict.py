@@ -123,7 +123,7 @@ def test_dead_letters_are_counted_by_code() -> None:
 
 def test_a_mapping_that_waits_for_a_rebuild_is_told() -> None:
     found = verdict(zoo(), held=(HeldMapping("acme", "zoo", "pets", 1, "column legs was int64 and is string"),))
-    assert found.verdict.endswith("is not in force: column legs was int64 and is string")
+    assert found.verdict.endswith("is not in force as the files have it: column legs was int64 and is string")
 
 
 def test_what_holds_up_everybody_comes_before_what_concerns_one() -> None:
