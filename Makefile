@@ -82,7 +82,7 @@ bench-table: setup ## What merging into a table of ten million versions costs (h
 	@$(BIN)/python -m pytest tests/bench/test_table.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
 
 soak: setup ## Long random runs: as many sets of observations as minutes allow
-	@$(BIN)/python -m pytest -q -n 2 -m soak tests $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m soak -o faulthandler_timeout=0 tests $(ARGS)
 
 # One resolution for all three files: the smaller two are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.

@@ -49,13 +49,6 @@ def test_batches_with_deaths_between_the_two_commits_merge_to_the_fold_of_their_
     check_batches(data, table)
 
 
-@pytest.mark.soak
-@given(st.data(), st.sampled_from([TICKETS, USERS]))
-@settings(max_examples=1_000, deadline=None)
-def test_many_batches_with_deaths_merge_to_the_fold_of_their_union(data: st.DataObject, table: CanonicalTable) -> None:
-    check_batches(data, table)
-
-
 def check_batches(data: st.DataObject, table: CanonicalTable) -> None:
     batches = data.draw(st.lists(st.lists(any_observations(table), max_size=6), max_size=6))
     histories = MemoryHistories()
