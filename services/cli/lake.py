@@ -21,7 +21,7 @@ from services.contracts.errors import NotFoundError, UsageError
 from services.contracts.integration import integration_name
 from services.contracts.mapping_files import MappingFiles, did_you_mean
 from services.contracts.names import checked_tenant, timeline_table
-from services.contracts.schema import ROW_COLUMNS
+from services.contracts.schema import ROW_COLUMNS, TIMELINE_COLUMNS
 from services.contracts.times import UtcTime, seconds_between
 from services.runtime.mapping_files import load_mappings
 
@@ -196,10 +196,6 @@ def _list_tables(screen: Screen, files: MappingFiles) -> None:
     screen.note('Columns: avesa query "DESCRIBE tickets". A second instance: raw."connectwise:berlin".tickets.')
 
 
-TIMELINE_COLUMNS: Final = [
-    "tenant_id", "service", "family", "record_id", "effective_at", "observed_at", "op", "mapping_version",
-    "record_hash", "untracked",
-]  # fmt: skip
 RAW_COLUMNS: Final = [
     "tenant_id", "service", "endpoint", "record_id", "op", "effective_at", "observed_at", "evidence", "source",
     "payload",

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.compactor.folding import fold, session
-from services.compactor.history import TIMELINE, HistoryTables
+from services.compactor.history import HistoryTables
 from services.compactor.parquet import KEY, SEEN_FIELDS, column_kinds, conformed, rows_from_arrow, rows_to_arrow
 from services.contracts.rows import digest
-from services.contracts.schema import ROW_COLUMNS, CanonicalTable
+from services.contracts.schema import ROW_COLUMNS, TIMELINE_COLUMNS, CanonicalTable
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -297,7 +297,7 @@ class _Folding:
 
 
 _IN_DEEP: Final = "SEMI JOIN deep USING (entity)"
-_NO_TIMELINE: Final = rows_to_arrow([], TIMELINE)
+_NO_TIMELINE: Final = rows_to_arrow([], TIMELINE_COLUMNS)
 _NOTHING_RESTORED: Final = rows_to_arrow(
     [],
     {

@@ -124,9 +124,9 @@ def write_rows(
     io: FileIO, metadata: TableMetadata, rows: pa.Table, sizes: Sequence[int], value: Any
 ) -> Iterator[DataFile]:
     """Data files of `sizes` rows each, one after the other, in the partition `value`."""
-    schema, spec, start = metadata.schema(), metadata.spec(), 0
+    schema, start = metadata.schema(), 0
     longest = pc.max(pc.utf8_length(rows.column("record_id"))).as_py() or 0
-    key = PartitionKey([PartitionFieldValue(spec.fields[0], value)], spec, schema)
+    key = _partition(metadata, value)
     tasks = []
     for number, size in enumerate(sizes):
         batches = rows.slice(start, size).combine_chunks().to_batches()
@@ -139,13 +139,15 @@ def write_rows(
         yield file
 
 
+def _partition(metadata: TableMetadata, value: Any) -> PartitionKey:
+    spec = metadata.spec()
+    return PartitionKey([PartitionFieldValue(spec.fields[0], value)], spec, metadata.schema())
+
+
 def write_positions(io: FileIO, metadata: TableMetadata, file: DataFile, dead: pa.Array) -> DataFile:
     """A file that says which rows of `file` are dead. One for each data file: some engines refuse wider ones."""
     locations = load_location_provider(metadata.location, metadata.properties)
-    key = PartitionKey(
-        [PartitionFieldValue(metadata.spec().fields[0], file.partition[0])], metadata.spec(), metadata.schema()
-    )
-    path = locations.new_data_location(f"{uuid.uuid4()}-deletes.parquet", key)
+    path = locations.new_data_location(f"{uuid.uuid4()}-deletes.parquet", _partition(metadata, file.partition[0]))
     rows = pa.table([pa.array([file.file_path] * len(dead), pa.string()), dead.sort()], schema=DELETES_SCHEMA)
     output = io.new_output(path)
     with output.create() as stream:

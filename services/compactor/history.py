@@ -6,20 +6,6 @@ from typing import Final, Protocol
 import msgspec
 import pyarrow as pa
 
-# A row of the timeline table: the tracked columns of an upsert are those of the version of its `record_hash`,
-# `untracked` is the JSON text of the others.
-TIMELINE: Final[Mapping[str, str]] = {
-    "tenant_id": "string",
-    "service": "string",
-    "family": "string",
-    "record_id": "string",
-    "effective_at": "timestamp",
-    "observed_at": "timestamp",
-    "op": "string",
-    "mapping_version": "int32",
-    "record_hash": "string",
-    "untracked": "json",
-}
 # Where a row that was read lies: columns besides those of its table.
 FILE: Final = "_file"
 POSITION: Final = "_position"
@@ -51,7 +37,7 @@ class Watermark(msgspec.Struct, frozen=True):
 class HistoryTables(Protocol):
     """A version table and its timeline, as one merge sees them: opened anew for each.
 
-    Shape:  rows are Arrow tables: of the version table, with FILE and POSITION besides, or of TIMELINE.
+    Shape:  rows are Arrow tables: of the version table, with FILE and POSITION besides, or of TIMELINE_COLUMNS.
             Asked for record ids they hold every row of these, of whatever service and family.
     Errors: RetryableError, FatalError.
     """

@@ -32,14 +32,14 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
+from services.compactor.history import FILE, POSITION, Watermark
 from services.compactor.layout import Limits
 from services.compactor.open_table import OpenTable, lake_errors
-from services.compactor.parquet import ICEBERG_KINDS, version_kinds
+from services.compactor.parquet import version_kinds
 from services.compactor.upkeep import Upkeep, keep_house, upkeep_of
 from services.contracts.errors import FatalError
 from services.contracts.names import Names, timeline_table
-from services.contracts.schema import CanonicalTable
+from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable
 from services.contracts.times import UtcTime
 from services.runtime.settings import Settings
 
@@ -114,7 +114,7 @@ class Warehouse:
 
         versions = opened(table.table, version_schema(table), "is_current")
         self._check_scd(tenant_id, table, versions.table)
-        return IcebergHistory(versions, lambda: opened(timeline_table(table.table), _schema(TIMELINE), "op"))
+        return IcebergHistory(versions, lambda: opened(timeline_table(table.table), _schema(TIMELINE_COLUMNS), "op"))
 
     def rebuilding(self, tenant_id: str, table: CanonicalTable) -> "IcebergHistory":
         """The same two tables, both opened now, with the columns they have, whatever the mapping says.
@@ -126,7 +126,7 @@ class Warehouse:
             found = self.load(tenant_id, name) or self._create(tenant_id, name, schema, partition)
             return OpenTable(found, self._limits, self.endpoint_url)
 
-        timeline = opened(timeline_table(table.table), _schema(TIMELINE), "op")
+        timeline = opened(timeline_table(table.table), _schema(TIMELINE_COLUMNS), "op")
         return IcebergHistory(opened(table.table, version_schema(table), "is_current"), lambda: timeline)
 
     def open(self, tenant_id: str, name: str) -> OpenTable | None:
@@ -169,13 +169,8 @@ class Warehouse:
         known = {field.name: field.field_type for field in table.schema().fields}
         for field in schema.fields:
             if known.get(field.name, field.field_type) != field.field_type:
-                raise FatalError(
-                    f"column {field.name} of {tenant_id}/{name} is {known[field.name]}, the mapping says "
-                    f"{field.field_type}",
-                    code="bad_mapping",
-                    remedy="Undo the change of the mapping, or rebuild the table: "
-                    f"`avesa replay --from raw --table {name} --rebuild --tenant-id {tenant_id}`.",
-                )
+                what = f"column {field.name} of {tenant_id}/{name} is {known[field.name]}"
+                raise _unlike(f"{what}, the mapping says {field.field_type}", tenant_id, name)
         missing = [field for field in schema.fields if field.name not in known]
         if missing:
             action = f"adding columns to {tenant_id}/{name}"
@@ -191,12 +186,8 @@ class Warehouse:
             with lake_errors(f"setting up {tenant_id}/{table.table}", self.endpoint_url), held.transaction() as begun:
                 begun.set_properties({SCD: str(table.scd)})
         elif scd != str(table.scd):
-            raise FatalError(
-                f"{tenant_id}/{table.table} was made with scd {scd}, the mapping says {table.scd}",
-                code="bad_mapping",
-                remedy="Undo the change of the mapping, or rebuild the table: "
-                f"`avesa replay --from raw --table {table.table} --rebuild --tenant-id {tenant_id}`.",
-            )
+            what = f"{tenant_id}/{table.table} was made with scd {scd}, the mapping says {table.scd}"
+            raise _unlike(what, tenant_id, table.table)
 
     def _create(self, tenant_id: str, name: str, schema: Schema, partition: str) -> Table:
         database, location = self.names.database(tenant_id), self._location(tenant_id, name)
@@ -217,6 +208,13 @@ class Warehouse:
         at = self.names.tables_location if table == name else self.names.timeline_location
         location = at(tenant_id, table)
         return location.replace(f"s3://{self.names.bucket}", self._root, 1) if self._root else location
+
+
+def _unlike(what: str, tenant_id: str, name: str) -> FatalError:
+    """The table is one thing and the mapping says another."""
+    command = f"avesa replay --from raw --table {name} --rebuild --tenant-id {tenant_id}"
+    remedy = f"Undo the change of the mapping, or rebuild the table: `{command}`."
+    return FatalError(what, code="bad_mapping", remedy=remedy)
 
 
 def glue_properties(settings: Settings) -> dict[str, Any]:
@@ -276,7 +274,7 @@ class IcebergHistory:
 
     @property
     def kinds(self) -> dict[str, str]:
-        return {field.name: ICEBERG_KINDS[str(field.field_type)] for field in self.versions.table.schema().fields}
+        return self.versions.kinds
 
     @property
     def floors(self) -> dict[str, int]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.compactor import parquet
-from services.compactor.history import FILE, POSITION, TIMELINE
+from services.compactor.history import FILE, POSITION
 from services.compactor.iceberg import Warehouse
 from services.compactor.open_table import OpenTable, lake_errors
+from services.compactor.raw_archive import listed
 from services.compactor.reading import FILE_NUMBER, Meter, MeteredIO, Reads, rows_of
 from services.compactor.sql import RAW, Name, answered, names_in, quoted, view_of
 from services.contracts.errors import NotFoundError, UsageError
@@ -27,6 +28,7 @@ from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import raw_folder, timeline_table
 from services.contracts.ports import Objects, Threads
 from services.contracts.rows import reading_order
+from services.contracts.schema import TIMELINE_COLUMNS
 from services.contracts.times import UtcTime
 
 READS_AT_ONCE: Final = 8
@@ -83,7 +85,7 @@ class Lake:
         versions = self._as_values(table, found)
         tenants = sorted({row["tenant_id"] for row in versions}) or tenants
         lines = await self._threads.run(self._find, tenants, timeline_table(table), record_id, meter)
-        timeline = [row for held in lines for row in parquet.rows_from_arrow(held, TIMELINE)]
+        timeline = [row for held in lines for row in parquet.rows_from_arrow(held, TIMELINE_COLUMNS)]
         return History(versions, timeline, meter.reads)
 
     def _find(self, tenants: Iterable[str], name: str, record_id: str, meter: Meter) -> list[pa.Table]:
@@ -122,10 +124,8 @@ class Lake:
 
     # -- files
     async def _files(self, folder: str) -> AsyncIterator[bytes]:
-        # Listed twice: of an hour whose parts become one file between two pages of a listing it may see neither.
-        found = {info.key for _ in range(2) async for info in self._objects.list(f"{folder}/")}
-        hours = {key: key.removeprefix(f"{folder}/").removesuffix(".parquet").partition("/")[0] for key in found}
-        keys = sorted(found)
+        keys = [info.key for info in await listed(self._objects, folder)]
+        hours = {key: key.removeprefix(f"{folder}/").removesuffix(".parquet").partition("/")[0] for key in keys}
         for start in range(0, len(keys), READS_AT_ONCE):
             reads = (self._read(key, folder, hours[key]) for key in keys[start : start + READS_AT_ONCE])
             for data in await asyncio.gather(*reads):
@@ -224,13 +224,14 @@ class Lake:
             known = ", ".join(sorted(self._tables))
             remedy = f"Known: {known}, {RAW}.SERVICE.ENDPOINT."
             raise UsageError(f"there is no table {name!r}", code="unknown_table", remedy=remedy)
-        return parquet.rows_to_arrow([], parquet.version_kinds(self._tables[base]) if base == name else dict(TIMELINE))
+        return parquet.rows_to_arrow(
+            [], parquet.version_kinds(self._tables[base]) if base == name else dict(TIMELINE_COLUMNS)
+        )
 
     async def columns(self, tenant_id: str, table: str) -> dict[str, str]:
         """The columns of a table and our kinds of them, in its order; none where there is no such table."""
-        found = await self._threads.run(self._warehouse.load, tenant_id, table)
-        fields = () if found is None else found.schema().fields
-        return {field.name: parquet.ICEBERG_KINDS[str(field.field_type)] for field in fields}
+        found = await self._threads.run(self._warehouse.open, tenant_id, table)
+        return {} if found is None else found.kinds
 
 
 # -- pure pieces ------------------------------------------------------------------------------------------------------

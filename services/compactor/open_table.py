@@ -28,6 +28,7 @@ from pyiceberg.types import PrimitiveType
 from services.compactor import data_files
 from services.compactor.history import FILE, POSITION
 from services.compactor.layout import NEW, Extent, Limits, chunk_sizes, rewrites
+from services.compactor.parquet import ICEBERG_KINDS
 from services.compactor.snapshot import Held, Replacement
 from services.contracts.errors import ConflictError, RetryableError
 from services.runtime.aws_errors import translated
@@ -74,6 +75,7 @@ class OpenTable:
 
     def __init__(self, table: Table, limits: Limits, endpoint_url: str | None) -> None:
         self.table, self.limits, self._endpoint_url = table, limits, endpoint_url
+        self._dead: dict[str, pa.Array] = {}  # by path of the file that says so
         self.schema, self.column = _arrow_schema(table.metadata), table.spec().fields[0].name
 
     def errors(self, action: str) -> Any:
@@ -103,11 +105,19 @@ class OpenTable:
     def partition(self, value: Any) -> list[LiveFile]:
         return [file for file in self.files.values() if file.value == value]
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The columns, in order, and our kinds of them."""
+        return {field.name: ICEBERG_KINDS[str(field.field_type)] for field in self.table.schema().fields}
+
     def dead(self, file: LiveFile) -> pa.Array:
-        """The positions of its dead rows."""
+        """The positions of its dead rows; read once, because whoever finds rows in a file mostly changes them."""
         if file.deletes is None:
             return data_files.NO_POSITIONS
-        return data_files.read_positions(self.table.io, file.deletes)
+        path = file.deletes.file_path
+        if path not in self._dead:
+            self._dead[path] = data_files.read_positions(self.table.io, file.deletes)
+        return self._dead[path]
 
     def bounds(self, file: LiveFile, name: str = "record_id") -> tuple[Any, Any]:
         """The least and the greatest value of a column; None where the file does not say. Times as microseconds."""

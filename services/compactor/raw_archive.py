@@ -12,13 +12,23 @@ from services.compactor.cutting import SERVICE
 from services.contracts.errors import NotFoundError
 from services.contracts.events import ChangeEvent
 from services.contracts.names import hour_key, raw_folder
-from services.contracts.ports import ObjectInfo
+from services.contracts.ports import ObjectInfo, Objects
 from services.contracts.times import UtcTime
 from services.runtime.runtime import Runtime
 from services.runtime.shards import scope_of
 
 READS_AT_ONCE: Final = 8
 READ_BYTES_MAX: Final = 64 << 20  # of the files read at once; a larger one is read alone (hours.HOUR_BYTES_MAX at most)
+
+
+async def listed(objects: Objects, folder: str) -> list[ObjectInfo]:
+    """The files of a folder of hours, by key.
+
+    Listed twice: of an hour whose parts become one file between two pages of one listing, that listing may have seen
+    neither. Whatever was there before the first is in one of the two.
+    """
+    found = {info.key: info for _ in range(2) async for info in objects.list(f"{folder}/")}
+    return [found[key] for key in sorted(found)]
 
 
 class RawArchive:
@@ -28,14 +38,8 @@ class RawArchive:
         self._runtime = runtime
 
     async def files(self, tenant_id: str, service: str, endpoint: str) -> list[ObjectInfo]:
-        """The files of an endpoint.
-
-        Listed twice: of an hour whose parts become one file between two pages of one listing, that listing may have
-        seen neither. Whatever was there before the first is in one of the two.
-        """
-        folder = f"{raw_folder(tenant_id, service, endpoint)}/"
-        found = {info.key: info for _ in range(2) async for info in self._runtime.objects.list(folder)}
-        return [found[key] for key in sorted(found)]
+        """The files of an endpoint."""
+        return await listed(self._runtime.objects, raw_folder(tenant_id, service, endpoint))
 
     async def events(self, files: Sequence[ObjectInfo]) -> AsyncIterator[list[ChangeEvent]]:
         """The events of these files, `parquet.ROW_GROUP_ROWS` at a time at most; some may come twice."""

@@ -1,7 +1,7 @@
 """Iceberg tables as one Arrow dataset, read only as far as a query asks, and a count of what was read.
 
 Arrow leaves out files and row groups that a filter excludes: each file comes with what its manifest entry promises of
-its rows. Dead rows are in the files all the same; `Tables.dead` says which they are.
+its rows. Dead rows are in the files all the same; `Rows.dead` says which they are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 
 from services.compactor.data_files import read_at
 from services.compactor.open_table import LiveFile, OpenTable, in_parallel
-from services.compactor.parquet import ICEBERG_KINDS, KEY
+from services.compactor.parquet import KEY
 from services.contracts.errors import AvesaError, RetryableError, UsageError
 
 WHOLE_BYTES_MAX: Final = 256 << 10  # a smaller file is read at once: one request, not one for each piece of it
@@ -120,6 +120,10 @@ class _LazyFile:
             self._source.close()
 
 
+def _lazily(io: FileIO, path: str, size: int, meter: Meter) -> pa.PythonFile:
+    return pa.PythonFile(_LazyFile(io, path, size, meter), mode="r")
+
+
 class MeteredIO(FileIO):
     """Reads through `io`, and counts."""
 
@@ -150,7 +154,7 @@ class _MeteredInput(InputFile):
 
     def open(self, seekable: bool = True) -> Any:
         del seekable
-        return pa.PythonFile(_LazyFile(self._io, self.location, len(self._held), self._meter), mode="r")
+        return _lazily(self._io, self.location, len(self._held), self._meter)
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -167,9 +171,7 @@ def rows_of(tables: Sequence[OpenTable], meter: Meter) -> Rows:
     numbered = list(enumerate((table, file) for table in tables for file in table.files.values()))
     fragments = [
         FORMAT.make_fragment(
-            pa.PythonFile(
-                _LazyFile(table.table.io, file.data.file_path, file.data.file_size_in_bytes, meter), mode="r"
-            ),
+            _lazily(table.table.io, file.data.file_path, file.data.file_size_in_bytes, meter),
             partition_expression=_promise(table, file, number),
         )
         for number, (table, file) in numbered
@@ -184,13 +186,12 @@ def _check_types(tables: Sequence[OpenTable]) -> None:
     """Tenants whose tables are rebuilt at different times may differ for as long."""
     known: dict[str, tuple[str, OpenTable]] = {}
     for table in tables:
-        for field in table.table.schema().fields:
-            kind = ICEBERG_KINDS[str(field.field_type)]
-            first_kind, first = known.setdefault(field.name, (kind, table))
+        for name, kind in table.kinds.items():
+            first_kind, first = known.setdefault(name, (kind, table))
             if kind != first_kind:
                 names = [".".join(one.table.name()) for one in (first, table)]
                 raise UsageError(
-                    f"column {field.name} is {first_kind} in {names[0]} and {kind} in {names[1]}",
+                    f"column {name} is {first_kind} in {names[0]} and {kind} in {names[1]}",
                     remedy="Ask one tenant with --tenant-id, or rebuild the tables of the others: avesa replay --help.",
                 )
 

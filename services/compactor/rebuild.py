@@ -25,7 +25,7 @@ from pyiceberg.table import Transaction
 
 from services.compactor.change import change_of
 from services.compactor.files import STAGE, fitting
-from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
+from services.compactor.history import FILE, POSITION, Watermark
 from services.compactor.iceberg import FLOORS, NOTHING_REMOVED, REBUILDING, SCD, IcebergHistory, version_schema
 from services.compactor.merging import STEP_OBSERVATIONS
 from services.compactor.parquet import canonical_file, conformed, observations, read, rows_to_arrow, version_kinds
@@ -33,7 +33,7 @@ from services.compactor.shelf import Shelf
 from services.contracts.envelope import checksum
 from services.contracts.errors import UsageError
 from services.contracts.events import CanonicalEvent
-from services.contracts.schema import CanonicalTable
+from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable
 from services.runtime.dead_letters import DeadLetter
 
 FLUSH_ROWS: Final = 65_536
@@ -147,7 +147,7 @@ class NoHistory:
 
     def remembered(self, record_ids: pa.Array, *, deletes_only: bool) -> pa.Table:
         del record_ids, deletes_only
-        return rows_to_arrow([], TIMELINE)
+        return rows_to_arrow([], TIMELINE_COLUMNS)
 
     def remember(self, entries: pa.Table) -> None:
         raise NotImplementedError  # it is folded into, and never merged

@@ -50,4 +50,18 @@ ROW_COLUMNS: dict[str, ColumnType | Literal["int32"]] = {
     "last_effective_at": "timestamp",
     "last_observed_at": "timestamp",
 }
+# A row of the timeline table: the tracked columns of an upsert are those of the version of its `record_hash`,
+# `untracked` is the JSON text of the others.
+TIMELINE_COLUMNS: dict[str, str] = {
+    "tenant_id": "string",
+    "service": "string",
+    "family": "string",
+    "record_id": "string",
+    "effective_at": "timestamp",
+    "observed_at": "timestamp",
+    "op": "string",
+    "mapping_version": "int32",
+    "record_hash": "string",
+    "untracked": "json",
+}
 RESERVED_COLUMNS = frozenset(ROW_COLUMNS) | {CUSTOM_FIELDS}

@@ -8,11 +8,10 @@ import duckdb
 import pyarrow as pa
 from pyiceberg.table import Transaction
 
-from services.compactor.history import TIMELINE
 from services.compactor.iceberg import IcebergHistory, Warehouse
 from services.compactor.parquet import conformed, version_kinds
 from services.contracts.events import CanonicalEvent
-from services.contracts.schema import CanonicalTable, Column
+from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable, Column
 from tests.compactor.observed import TENANT, seen_at
 
 TICKETS: Final = CanonicalTable(
@@ -77,7 +76,7 @@ def fill(warehouse: Warehouse, tickets: int, versions: int, remembered: int = 0)
                 "valid_from AS effective_at, valid_from AS observed_at, 'upsert' AS op, 1 AS mapping_version, "
                 f"record_hash, NULL::VARCHAR AS untracked FROM versions LIMIT {remembered}"
             ).to_arrow_table()
-            history.remember(conformed(entries, TIMELINE))
+            history.remember(conformed(entries, TIMELINE_COLUMNS))
     return warehouse.history(TENANT, TICKETS)
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.compactor.history import FILE, POSITION, TIMELINE, Watermark
+from services.compactor.history import FILE, POSITION, Watermark
 from services.compactor.parquet import KEY, rows_from_arrow, rows_to_arrow, version_kinds
 from services.contracts.errors import ConflictError, RetryableError
 from services.contracts.rows import reading_order
-from services.contracts.schema import CanonicalTable
+from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable
 from services.contracts.times import UtcTime
 
 
@@ -20,7 +20,7 @@ class Held:
     def __init__(self, table: CanonicalTable) -> None:
         self.kinds = version_kinds(table)
         self.versions = rows_to_arrow([], self.kinds)
-        self.remembered = rows_to_arrow([], TIMELINE)
+        self.remembered = rows_to_arrow([], TIMELINE_COLUMNS)
         self.watermark = Watermark("", {})
         self.floors: dict[str, int] = {}
         self.commits = 0
@@ -32,7 +32,7 @@ class Held:
 
     @property
     def timeline(self) -> list[dict[str, Any]]:
-        return rows_from_arrow(self.remembered, TIMELINE)
+        return rows_from_arrow(self.remembered, TIMELINE_COLUMNS)
 
 
 class MemoryHistory:

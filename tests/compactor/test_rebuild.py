@@ -11,7 +11,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from services.compactor import rebuild
-from services.compactor.history import TIMELINE
 from services.compactor.iceberg import IcebergHistory, Warehouse
 from services.compactor.local_table import LocalGlue, local_warehouse, merge_events, version_rows
 from services.compactor.parquet import rows_from_arrow, version_kinds
@@ -20,7 +19,7 @@ from services.compactor.upkeep import named
 from services.contracts.errors import ConflictError, FencedError, RetryableError, UsageError
 from services.contracts.events import CanonicalEvent
 from services.contracts.rows import folded_rows, reading_order
-from services.contracts.schema import CanonicalTable, Column
+from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable, Column
 from services.runtime.settings import Settings
 from tests.compactor.observed import TABLES, TENANT, TICKETS, USERS, seen
 from tests.compactor.observed import observations as any_observations
@@ -73,7 +72,7 @@ def rows(warehouse: Warehouse, table: CanonicalTable) -> list[dict[str, Any]]:
 def timeline(warehouse: Warehouse) -> list[dict[str, Any]]:
     held = warehouse.load(TENANT, "tickets_timeline")
     assert held is not None
-    return rows_from_arrow(held.scan().to_arrow(), TIMELINE)
+    return rows_from_arrow(held.scan().to_arrow(), TIMELINE_COLUMNS)
 
 
 def folded(
