@@ -18,7 +18,8 @@ from services.contracts.partitions import Partition
 
 MAGIC = b"AVE1"
 # PutRecords takes 1 MiB a record and 500 records or 5 MiB a request: AWS API reference. NDJSON of 900,000 bytes fits
-# one record even where zstd finds nothing to save.
+# one record even where zstd finds nothing to save. An envelope is bounded in time, too: it is sealed from what one page
+# or read brought, at once, and never waits to become fuller.
 BODY_BYTES_MAX = 900_000
 HEADER_BYTES_MAX = 4_096
 

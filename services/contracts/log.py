@@ -42,6 +42,16 @@ class LeaseLost(Event, frozen=True, kw_only=True):
     name: str
 
 
+class LeaseRestored(Event, frozen=True, kw_only=True):
+    """Somebody removed the row of a lease that we hold: it is there again, at the last durable position."""
+
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    scope: str
+    name: str
+    count: int = 1
+
+
 class EventsPublished(Event, frozen=True, kw_only=True):
     """Extractor: observations acknowledged by the raw stream."""
 
@@ -197,13 +207,24 @@ class TableRebuilt(Event, frozen=True, kw_only=True):
 
 
 class PositionExpired(Event, frozen=True, kw_only=True):
-    """The stream no longer holds what comes after a committed position."""
+    """The stream may no longer hold what comes after a committed position."""
 
     level: ClassVar[Level] = "error"
     counts: ClassVar[tuple[str, ...]] = ("count",)
+    group: str
     stream: str
     shard: str
     count: int = 1
+
+
+class GapHealed(Event, frozen=True, kw_only=True):
+    """What had expired unread was read again: `count` events from the raw archive, or all of it from the vendors."""
+
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    group: str
+    stream: str
+    shard: str
+    count: int
 
 
 class Retried(Event, frozen=True, kw_only=True):
@@ -215,12 +236,68 @@ class Retried(Event, frozen=True, kw_only=True):
     count: int = 1
 
 
+class PutsRefused(Event, frozen=True, kw_only=True):
+    """A shard has refused part of what we put, or all of it, for half a minute (`code` says why: too hot, or down);
+    said again while it goes on. `shard` is empty while the shards of the stream are not known."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    stream: str
+    shard: str
+    code: str
+    held_bytes: int
+    count: int = 1
+
+
 class WaitingFor(Event, frozen=True, kw_only=True):
     """Something outside is down; we wait and say for what."""
 
     level: ClassVar[Level] = "warning"
     what: str
     why: str
+
+
+class PoisonSuspected(Event, frozen=True, kw_only=True):
+    """Owner after owner of some work died and committed nothing: what it is about is tried in isolation first."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    scope: str
+    name: str
+    deaths: int
+    count: int = 1
+
+
+class PoisonIsolated(Event, frozen=True, kw_only=True):
+    """Lines that end whoever reads them were found and are dead letters from now on; `first` is a sequence."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    scope: str
+    name: str
+    first: str
+    count: int
+
+
+class PartitionParked(Event, frozen=True, kw_only=True):
+    """So much of a partition cannot be used that the rest of it waits, whole and in order, until it is released."""
+
+    level: ClassVar[Level] = "error"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    group: str
+    reason: str
+    count: int = 1
+
+
+class EnvelopesHeld(Event, frozen=True, kw_only=True):
+    """What came for parked partitions and waits with the rest of them."""
+
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    shard: str
+    count: int
 
 
 EVENTS: tuple[type[Event], ...] = tuple(Event.__subclasses__())

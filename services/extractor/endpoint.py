@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from services.contracts.errors import AvesaError, NotFoundError, RetryableError
 from services.contracts.events import ChangeEvent
@@ -20,7 +21,7 @@ from services.extractor.fetch import Calls, Got
 from services.extractor.ledger import Desk, Ledger
 from services.extractor.letters import Letters
 from services.extractor.marks import Pass, Walk, finished, next_pass
-from services.extractor.memory import Entry, Ruling, judge, latest
+from services.extractor.memory import Entry, Memory, Ruling, again, judge, latest, unchanged
 from services.extractor.pagination import Place, advance, ask, resumable
 from services.extractor.plan import Spec
 from services.extractor.records import IdPage, RecordPage, VendorRecord, read_page
@@ -30,6 +31,7 @@ from services.runtime.envelopes import Sealed, seal
 
 PARALLEL_PARENTS_MAX: Final = 16
 STRANGERS_MAX: Final = 10_000
+DELETIONS_PER_BATCH: Final = 500
 
 T = TypeVar("T")
 PageT = TypeVar("PageT", RecordPage, IdPage)
@@ -96,14 +98,21 @@ class EndpointWork:
         started_at = await read(planned, resumed)
         if started_at is None:
             return
-        self.ledger.marks = finished(self.ledger.marks, planned.kind, started_at, self.spec.incremental)
+        if planned.reread is not None and not await self._delete_again():
+            return
+        marks = finished(self.ledger.marks, planned.kind, started_at, self.spec.incremental)
+        self.ledger.marks = replace(marks, reread=planned.reread or marks.reread)
         self._check_strangers(looked_for, whole=planned.kind == "full" and resumed is None)
+        if planned.reread is not None:
+            await self.ledger.save()  # somebody waits for it
         await self.ledger.save_after(settled=planned.kind != "live" and self.spec.incremental is not None)
         await self.ledger.tell(None)
         if resumed is not None and settle:
             await self.run_pass(settle=True)  # what we resumed may have begun long ago
 
     def _plan(self, settle: bool) -> Pass:
+        if self.ledger.reread is not None:
+            return Pass("full", reread=self.ledger.reread)
         if self.reads_again:
             return Pass("full")
         now = self.desk.runtime.clock.now()
@@ -116,7 +125,7 @@ class EndpointWork:
         background = planned.kind == "full"
         async for step in walk(self, self._read_page, since=planned.since, place=place, background=background):
             started_at = started_at or step.got.earliest_at
-            await self._take(step)
+            await self._take(step, planned)
             if step.following is not None and await self._pause(planned, started_at, step.following, None):
                 return None
         return started_at
@@ -147,7 +156,7 @@ class EndpointWork:
         try:
             async for step in walk(self, self._read_page, since=since, parent=parent, background=since is None):
                 began_at = began_at or step.got.earliest_at
-                await self._take(step)
+                await self._take(step, planned)
         except NotFoundError:
             return None
         return began_at
@@ -170,8 +179,8 @@ class EndpointWork:
 
     async def _pause(self, planned: Pass | Walk, started_at: UtcTime, place: Place, parent: str | None) -> bool:
         """Between two pages: note where we are, save now and then. True when we are to stop here."""
-        walked = Walk(planned.kind, started_at, planned.since, place, parent)
-        self.ledger.marks = msgspec.structs.replace(self.ledger.marks, walk=walked)
+        walked = Walk(planned.kind, started_at, planned.since, place, parent, planned.reread)
+        self.ledger.marks = replace(self.ledger.marks, walk=walked)
         if self.desk.stopping.is_set():
             await self.ledger.save()
             return True
@@ -200,29 +209,52 @@ class EndpointWork:
         return {found for found in record_ids if found not in entries or entries[found].deleted}
 
     # -- publishing ---------------------------------------------------------------------------------------------------
-    async def _take(self, step: "Step[RecordPage]") -> None:
-        """Publish what a page tells that was not known; dead-letter what cannot be used."""
+    async def _take(self, step: "Step[RecordPage]", planned: Pass | Walk) -> None:
+        """Publish what a page tells that was not known, or all of it; dead-letter what cannot be used."""
         page = step.got.value
         self.summary.read += page.turn.count
         self.summary.rejected += len(page.bad)
         await self._letters.write(page.bad, step.source)
         if page.records:
             async with self.family.lock:
-                await self._publish(self._judge(page.records, step.got.observed_at), step.source)
+                chosen = self._judge(page.records, step.got.observed_at, whole=planned.reread is not None)
+                await self._publish(chosen, step.source)
         self.watch(self.summary)
 
-    def _judge(self, records: Sequence[VendorRecord], observed_at: UtcTime) -> list[tuple[VendorRecord, Ruling]]:
-        """What is to be published of a page. A record that stands on it twice is held against itself."""
+    def _judge(
+        self, records: Sequence[VendorRecord], observed_at: UtcTime, *, whole: bool
+    ) -> list[tuple[VendorRecord, Ruling]]:
+        """What is to be published of a page: what is new, and with `whole` once more what is known. A record that
+        stands on it twice is held against itself."""
         remembered = self.family.entries(list({record.record_id for record in records}))
         mine = remembered[self.spec.name]
         chosen: list[tuple[VendorRecord, Ruling]] = []
         for record in records:
             newest = latest(entries.get(record.record_id) for entries in remembered.values())
-            ruling = judge(mine.get(record.record_id), newest, record, observed_at, self.spec.tick_s)
+            own = mine.get(record.record_id)
+            ruling = judge(own, newest, record, observed_at, self.spec.tick_s)
+            if ruling is None and whole and own is not None:
+                ruling = unchanged(own, record)
             if ruling is not None:
                 chosen.append((record, ruling))
                 mine[record.record_id] = _entry(record, ruling)
         return chosen
+
+    async def _delete_again(self) -> bool:
+        """Publish once more every deletion that is remembered; False if we are to stop on the way."""
+        gone = await self.desk.runtime.threads.run(_deletions, self.ledger.memory)
+        source = f"{self.spec.endpoint.path}: deleted before"
+        for start in range(0, len(gone), DELETIONS_PER_BATCH):
+            if self.desk.stopping.is_set():
+                return False
+            async with self.family.lock:
+                now = self.ledger.memory.entries(gone[start : start + DELETIONS_PER_BATCH])
+                entries = {record_id: entry for record_id, entry in now.items() if entry.deleted}
+                if not entries:
+                    continue
+                events = [self.event(record_id, again(entry, "sweep"), source) for record_id, entry in entries.items()]
+                await self.send(events, {key: replace(entry, sure=True) for key, entry in entries.items()})
+        return True
 
     async def _publish(self, chosen: Sequence[tuple[VendorRecord, Ruling]], source: str) -> None:
         if not chosen:
@@ -247,16 +279,29 @@ class EndpointWork:
         )
 
     async def send(self, events: Sequence[ChangeEvent], entries: Mapping[str, Entry]) -> None:
-        """Write down, publish, and remember once the stream has acknowledged. The caller holds the family's lock."""
-        runtime = self.desk.runtime
+        """Write down, publish, and remember what the stream has acknowledged, all of it or what it took before it
+        failed. The caller holds the family's lock."""
+        publisher = self.desk.publisher
         partition = Partition(self.desk.tenant_id, self.desk.service, self.family.name)
-        sealed = await runtime.threads.run(_sealed, partition, self.spec.name, events)
+        sealed = await self.desk.runtime.threads.run(_sealed, partition, self.spec.name, events)
         await self.ledger.intend(entries)
-        await self.desk.publisher.publish(sealed)
-        await self.ledger.remember(entries, published=len(events))
-        runtime.emit(
+        ticket = await publisher.offer(sealed)
+        try:
+            await ticket.stored()
+        finally:
+            publisher.withdraw(ticket)
+            await self._acknowledge(events, entries, ticket.events_stored(partition))
+
+    async def _acknowledge(self, events: Sequence[ChangeEvent], entries: Mapping[str, Entry], count: int) -> None:
+        """The first `count` events are stored. An entry tells of its record's last event: it is sure with that one."""
+        if not count:
+            return
+        unsure = {event.record_id for event in events[count:]}
+        sure = {record_id: entry for record_id, entry in entries.items() if record_id not in unsure}
+        await self.ledger.remember(sure, published=count)
+        self.desk.runtime.emit(
             EventsPublished(
-                tenant_id=self.desk.tenant_id, service=self.desk.service, endpoint=self.spec.name, count=len(events)
+                tenant_id=self.desk.tenant_id, service=self.desk.service, endpoint=self.spec.name, count=count
             )
         )
 
@@ -314,6 +359,10 @@ async def gathered(works: Iterable[Awaitable[T]]) -> list[T]:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if not isinstance(result, BaseException)]
+
+
+def _deletions(memory: Memory) -> list[str]:
+    return [record_id for record_id, entry in memory.items() if entry.deleted]
 
 
 def _entry(record: VendorRecord, ruling: Ruling) -> Entry:

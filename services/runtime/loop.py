@@ -8,10 +8,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from services.contracts.errors import AvesaError
 from services.contracts.ports import Clock
 
+T = TypeVar("T")
 Part = Callable[[asyncio.Event], Awaitable[None]]
 
 
@@ -66,3 +68,13 @@ async def cancelled(tasks: Sequence[asyncio.Future[Any]]) -> list[Any]:
     for task in tasks:
         task.cancel()
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def outcome_of(work: Awaitable[T]) -> T | Exception:
+    """What came of `work`, or what it raised that nobody meant it to. Errors: what it raised on purpose."""
+    try:
+        return await work
+    except AvesaError:
+        raise
+    except Exception as err:
+        return err

@@ -1,7 +1,10 @@
 """The producer: at most one unacknowledged envelope per partition, so that no partial failure can reorder.
 
-PutRecords may fail for some entries of a request and store others; only the failed ones are sent again, and the next
-envelope of a partition leaves when the one before it is acknowledged. Several partitions share one request.
+Callers offer envelopes and go on when there is room for them; each shard has a lane that sends at the shard's own
+pace, so a slow shard holds up its own partitions and the callers that feed it, nobody else. PutRecords may store some
+entries of a request and refuse others; only those are sent again, and the next envelope of a partition leaves when
+the one before it is acknowledged. A request that was not answered may have been stored: it is sent again, and the
+fold absorbs the repeat. After a reshard what waits moves to its new lane, each partition whole and in order.
 Source: AWS API reference, PutRecords ("may succeed or fail individually; does not guarantee the ordering").
 """
 
@@ -11,16 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from services.contracts.errors import RetryableError, ThrottledError
-from services.contracts.log import Event, Retried
+from services.contracts.errors import AvesaError, RetryableError, ThrottledError
+from services.contracts.log import Event, PutsRefused, Retried, WaitingFor
 from services.contracts.partitions import Partition
-from services.contracts.ports import Chance, Clock, Entry, Objects, Streams
+from services.contracts.ports import Chance, Clock, Objects, Put, Streams
 from services.runtime.envelopes import Sealed
+from services.runtime.lanes import ATTEMPTS_MAX, HOT_S, Bounds, Lane, LaneMap, mapped, pause_s
+from services.runtime.loop import pause
+from services.runtime.tickets import Held, Ticket, hold
 
-REQUEST_RECORDS_MAX = 500
-REQUEST_BYTES_MAX = 5 * 1024 * 1024  # AWS API reference: PutRecords, 5 MiB a request with its partition keys
-ATTEMPTS_MAX = 12  # in a row without one entry stored, about a minute; then the caller pauses
-WAIT_FIRST_S, WAIT_MAX_S = 0.1, 8.0
+DESCRIBE_EVERY_S = 5.0  # the shards are asked for at most so often, however many answers name one we do not know
 
 
 class Sent(msgspec.Struct):
@@ -33,7 +36,10 @@ class Sent(msgspec.Struct):
 
 
 class Publisher:
-    """Puts envelopes on one stream. Any number of callers; the order within a partition is the order of the calls."""
+    """Puts envelopes on one stream. Any number of callers; the order within a partition is the order of the calls.
+
+    It needs no starting and no closing: a lane's task begins with the first envelope and ends with the last.
+    """
 
     def __init__(
         self,
@@ -43,92 +49,236 @@ class Publisher:
         clock: Clock,
         chance: Chance,
         emit: Callable[[Event], None],
+        bounds: Bounds | None = None,
     ) -> None:
         self._stream, self._streams, self._objects = stream, streams, objects
         self._clock, self._chance, self._emit = clock, chance, emit
-        self._locks: dict[Partition, asyncio.Lock] = {}
+        self._bounds = bounds or Bounds()
+        self._map = LaneMap({}, (), Lane("", self._bounds))
+        self._leaving: list[Lane] = []  # lanes of former maps, until what they hold has moved
+        self._outdated, self._describe_at = True, clock.monotonic()
+        self._outside: deque[Held] = deque()  # in the hands of callers that wait for room
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.held_bytes = 0
         self.sent = Sent()
 
-    async def publish(self, envelopes: Sequence[Sealed]) -> dict[str, str]:
-        """Returns when every envelope is stored: the last sequence number by shard.
+    async def publish(self, envelopes: Sequence[Sealed]) -> None:
+        """Returns when every envelope is stored. Cancelled, it withdraws what is not on its way.
 
-        Errors: RetryableError when the stream takes nothing for `ATTEMPTS_MAX` tries; some envelopes may be stored
-        then, and publishing all of them again is harmless.
+        Errors: as `offer` and `Ticket.stored`; some envelopes may be stored then, and publishing all of them again
+        is harmless.
         """
-        queues: dict[Partition, deque[Sealed]] = {}
-        for envelope in envelopes:
-            queues.setdefault(envelope.header.partition, deque()).append(envelope)
-        locks = [self._locks.setdefault(partition, asyncio.Lock()) for partition in sorted(queues)]
-        for lock in locks:  # sorted, so that two callers can never wait for each other
-            await lock.acquire()
+        ticket = await self.offer(envelopes)
         try:
-            return await self._drain(queues)
+            await ticket.stored()
         finally:
-            for lock in locks:
-                lock.release()
+            self.withdraw(ticket)
 
-    async def _drain(self, queues: dict[Partition, deque[Sealed]]) -> dict[str, str]:
-        last: dict[str, str] = {}
-        failures = 0
-        while queues:
-            heads = _request(queues)
-            stored, code, wait_s = await self._put(heads, last)
-            for envelope in stored:
-                queue = queues[envelope.header.partition]
-                queue.popleft()
-                if not queue:
-                    del queues[envelope.header.partition]
-            if not code:
-                failures = 0
-                continue
-            failures = 0 if stored else failures + 1
-            if failures >= ATTEMPTS_MAX:
-                raise RetryableError(f"stream {self._stream} takes nothing ({code}) after {failures} tries")
-            pause = wait_s or min(WAIT_MAX_S, WAIT_FIRST_S * 2**failures) * (0.5 + self._chance.fraction())
-            self._emit(Retried(what="put_records", code=code, wait_s=pause))
-            await self._clock.sleep(pause)
-        return last
+    async def offer(self, envelopes: Sequence[Sealed]) -> Ticket:
+        """Returns as soon as there is room for all of them; the ticket tells when they are stored.
 
-    async def _put(self, heads: list[Sealed], last: dict[str, str]) -> tuple[list[Sealed], str, float]:
-        """One request: what was stored, and a code and a wait if anything was not."""
+        Bounds: `Bounds.lane_bytes_max` per shard and `Bounds.held_bytes_max` in all are held, whoever offers; the
+        rest stays with its callers, first come first served. One envelope always fits where nothing is held.
+        Errors: those of `Objects.create` for bodies beside the stream; nothing was taken then.
+        """
+        for envelope in envelopes:
+            if envelope.beside is not None and envelope.header.object_key is not None:
+                await self._objects.create(envelope.header.object_key, envelope.beside)
+                self.sent.bytes_after += len(envelope.beside)
+        ticket = Ticket(len(envelopes))
+        self._outside.extend(hold(envelope, ticket) for envelope in envelopes)
+        self._admit()
         try:
-            for envelope in heads:
-                if envelope.beside is not None and envelope.header.object_key is not None:
-                    await self._objects.create(envelope.header.object_key, envelope.beside)
-            results = await self._streams.put(self._stream, [_entry(envelope) for envelope in heads])
-        except RetryableError as err:
-            return [], err.code, (err.retry_after_s or 0.0) if isinstance(err, ThrottledError) else 0.0
-        stored, code = [], ""
-        for envelope, result in zip(heads, results, strict=True):
-            if result.error:
-                code = result.error
+            await ticket.admitted()
+        except asyncio.CancelledError:
+            self.withdraw(ticket)
+            raise
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Nobody waits for these any longer: what is not stored is not sent (again). Harmless once all is stored."""
+        if ticket.done:
+            return
+        ticket.withdrawn = True
+        error = RetryableError(f"withdrawn before stream {self._stream} took it")
+        self._give_up((*self._map.lanes.values(), self._map.rest, *self._leaving), lambda h: h.ticket is ticket, error)
+
+    def lane_bytes(self) -> dict[str, int]:
+        """Bytes held by shard id, "" where the shard is not known; for people and metrics."""
+        lanes = (*self._map.lanes.values(), self._map.rest, *self._leaving)
+        return {lane.shard_id: lane.held_bytes for lane in lanes if lane}
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+    def _admit(self) -> None:
+        """Take in what there is room for; nobody overtakes in a partition, before a full lane, or when all is full."""
+        full: set[Partition | tuple[str, bool]] = set()
+        left: deque[Held] = deque()
+        while self._outside:
+            held = self._outside.popleft()
+            if held.partition in full:
+                left.append(held)
                 continue
-            stored.append(envelope)
-            if int(result.sequence) > int(last.get(result.shard_id, "0")):
-                last[result.shard_id] = result.sequence
-        self._count(stored)
-        return stored, code, 0.0
+            lane = self._lane(held)
+            kind = lane.shard_id, held.background
+            if kind in full or not lane.fits(held):
+                full |= {held.partition, kind}
+                left.append(held)
+            elif self._has_room(held):
+                self._enter(lane, held)
+                held.ticket.admit()
+            else:
+                left.append(held)
+                break
+        self._outside.extendleft(reversed(left))
 
-    def _count(self, stored: Iterable[Sealed]) -> None:
-        for envelope in stored:
-            self.sent.events += envelope.header.count
+    def _has_room(self, held: Held) -> bool:
+        return not self.held_bytes or self.held_bytes + held.size <= self._bounds.held_bytes_max
+
+    def _lane(self, held: Held) -> Lane:
+        """Where it belongs: with its partition, while that waits in a lane of a former map."""
+        for lane in self._leaving:
+            if held.partition in lane:
+                return lane
+        return self._map.find(held.entry.hash_key)
+
+    def _enter(self, lane: Lane, held: Held) -> None:
+        lane.push(held)
+        self.held_bytes += held.size
+        if not lane.running:
+            lane.running = True
+            task = asyncio.create_task(self._work(lane))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _give_up(self, lanes: Iterable[Lane], which: Callable[[Held], bool], error: AvesaError) -> None:
+        """Let go of what meets the condition and is not on its way: in these lanes, and on its way into them."""
+        lanes = list(lanes)
+        outside = [held for held in self._outside if which(held) and self._lane(held) in lanes]
+        gone = {id(held) for held in outside}
+        self._outside = deque(held for held in self._outside if id(held) not in gone)
+        for held in outside:
+            held.ticket.admit()
+            held.ticket.give_up(error)
+        for lane in lanes:
+            for held in lane.drop(which):
+                self.held_bytes -= held.size
+                held.ticket.give_up(error)
+        self._admit()
+
+    # -- one lane -----------------------------------------------------------------------------------------------------
+    async def _work(self, lane: Lane) -> None:
+        """Send what the lane holds until it holds nothing."""
+        try:
+            while lane:
+                await self._turn(lane)
+        finally:
+            lane.running = False
+            if lane in self._leaving:  # it was emptied before it moved
+                self._leaving.remove(lane)
+            if lane:  # the loop ends around us, or this is a mistake of ours: nobody is left waiting
+                self._back(lane)
+                error = RetryableError(f"the work on stream {self._stream} was broken off")
+                self._give_up([lane], lambda _: True, error)
+
+    async def _turn(self, lane: Lane) -> None:
+        if self._outdated and self._clock.monotonic() >= self._describe_at:
+            await self._describe()
+            return
+        if lane in self._leaving:
+            self._move(lane)
+            return
+        now = self._clock.monotonic()
+        wait_s = lane.wait_s(now)
+        if wait_s > 0:
+            lane.wake.clear()
+            await pause(self._clock, lane.wake, wait_s)
+            return
+        heads = lane.leave(now)
+        try:
+            results, asked_s = await self._put(heads)
+        except AvesaError as err:  # nothing that waiting would mend
+            self._back(heads)
+            self._give_up([lane], lambda _: True, err)
+            return
+        self._settle(lane, heads, results)
+        self._judge(lane, results, asked_s)
+        self._admit()
+
+    async def _put(self, heads: Sequence[Held]) -> tuple[list[Put], float]:
+        """One request: what became of each, and the wait that the other side asked for."""
+        for held in heads:
+            held.in_flight = True
+        try:
+            return await self._streams.put(self._stream, [held.entry for held in heads]), 0.0
+        except RetryableError as err:
+            asked_s = (err.retry_after_s or 0.0) if isinstance(err, ThrottledError) else 0.0
+            return [Put(error=err.code)] * len(heads), asked_s
+
+    def _back(self, heads: Iterable[Held]) -> None:
+        for held in heads:
+            held.in_flight = False
+
+    def _settle(self, lane: Lane, heads: Sequence[Held], results: Sequence[Put]) -> None:
+        """What is stored leaves the lane; what is refused stays the first of its partition, if anybody wants it."""
+        self._back(heads)
+        for held, result in zip(heads, results, strict=True):
+            if result.error and not held.ticket.withdrawn:
+                continue
+            lane.remove(held)
+            self.held_bytes -= held.size
+            if result.error:
+                held.ticket.give_up(RetryableError(f"withdrawn, and stream {self._stream} did not take it"))
+                continue
+            self._outdated = self._outdated or result.shard_id != lane.shard_id
+            self.sent.events += held.header.count
             self.sent.envelopes += 1
-            self.sent.bytes_before += envelope.header.body_bytes
-            self.sent.bytes_after += len(envelope.data) + len(envelope.beside or b"")
+            self.sent.bytes_before += held.header.body_bytes
+            self.sent.bytes_after += len(held.entry.data)
+            held.ticket.store(held.header)
 
+    def _judge(self, lane: Lane, results: Sequence[Put], asked_s: float) -> None:
+        """After a request: how the lane goes on."""
+        code = next((result.error for result in results if result.error), "")
+        if not code:
+            lane.failures, lane.hot_from = 0, None
+            return
+        lane.failures = lane.failures + 1 if all(result.error for result in results) else 0
+        if lane.failures >= ATTEMPTS_MAX:
+            what = f"stream {self._stream} takes nothing ({code}) after {lane.failures} tries"
+            lane.failures, lane.hot_from, self._outdated = 0, None, True
+            self._give_up([lane], lambda _: True, RetryableError(what))
+            return
+        now = self._clock.monotonic()
+        rest_s = pause_s(lane.failures, self._chance.fraction(), asked_s)
+        lane.not_before = now + rest_s
+        self._emit(Retried(what="put_records", code=code, wait_s=rest_s))
+        lane.hot_from = now if lane.hot_from is None else lane.hot_from
+        if now - lane.hot_from >= HOT_S:
+            lane.hot_from = now
+            self._emit(PutsRefused(stream=self._stream, shard=lane.shard_id, code=code, held_bytes=lane.held_bytes))
 
-def _request(queues: dict[Partition, deque[Sealed]]) -> list[Sealed]:
-    """The first envelope of each partition, as many as one request takes."""
-    heads: list[Sealed] = []
-    size = 0
-    for queue in queues.values():
-        size += len(queue[0].data) + 256  # the partition key counts too: 256 bytes at most
-        if heads and (size > REQUEST_BYTES_MAX or len(heads) == REQUEST_RECORDS_MAX):
-            break
-        heads.append(queue[0])
-    return heads
+    # -- the map ------------------------------------------------------------------------------------------------------
+    async def _describe(self) -> None:
+        """Learn the shards, after a reshard or at first. If they cannot be learned, the lanes stay as they are."""
+        self._describe_at = self._clock.monotonic() + DESCRIBE_EVERY_S
+        self._outdated = False
+        try:
+            info = await self._streams.describe(self._stream)
+        except AvesaError as err:  # PutRecords needs no map, and may be allowed where this is not
+            self._outdated = True
+            self._emit(WaitingFor(what=f"the shards of stream {self._stream}", why=str(err)))
+            return
+        former, self._map = self._map, mapped(info.shards, self._map, self._bounds)
+        for lane in (*former.lanes.values(), former.rest):
+            if lane and self._map.lanes.get(lane.shard_id) is not lane:
+                self._leaving.append(lane)
+                lane.wake.set()
 
-
-def _entry(envelope: Sealed) -> Entry:
-    partition = envelope.header.partition
-    return Entry(envelope.data, partition.text[:256], partition.hash_key)
+    def _move(self, lane: Lane) -> None:
+        """What waits in a lane of a former map goes where the map of now says, each partition whole and in order; a
+        lane may hold more than its bound for a while, all lanes together do not."""
+        self._leaving.remove(lane)
+        for held in lane.drop(lambda _: True):
+            self.held_bytes -= held.size
+            self._enter(self._lane(held), held)
+        self._admit()

@@ -6,13 +6,20 @@ import pytest
 from aiohttp import web
 
 from services.contracts.errors import RetryableError, UsageError
-from services.contracts.log import EndpointFailed, EventsReadAgain, MemoryLost, RecordsRejected, SweepSuspicious
+from services.contracts.log import (
+    EndpointFailed,
+    EventsPublished,
+    EventsReadAgain,
+    MemoryLost,
+    RecordsRejected,
+    SweepSuspicious,
+)
 from services.contracts.ports import Value
 from services.contracts.times import shifted
 from services.extractor import ledger
 from services.extractor.unit import LEASE_SCOPE
 from tests.extractor.world import KEY, NAMES, START, SWEEP, TICKETS, World, answered, opened
-from tests.fakes import nothing
+from tests.fakes import Call, nothing
 
 
 def at(seconds: float) -> str:
@@ -470,8 +477,9 @@ async def test_a_record_only_a_dead_owner_published_is_deleted_when_it_is_gone()
         world.clock.advance(60)
         world.vendor.put("tickets", 4, name="short-lived")
 
-        async def die_once_published(_: Any) -> None:
-            world.rows.before = world.streams.before = dead
+        async def die_once_published(call: Call) -> None:
+            if call.method == "put":
+                world.rows.before = world.streams.before = dead
 
         async def dead(_: Any) -> None:
             raise RetryableError("killed")
@@ -537,6 +545,43 @@ async def test_a_stream_that_takes_nothing_moves_no_mark() -> None:
         assert not (await world.run()).complete
         assert world.events == []
         assert (await world.read()).published == 3
+
+
+async def test_what_a_stream_took_before_it_failed_is_not_published_again() -> None:
+    async with opened() as world:
+        for record_id in (1, 2, 3):
+            world.vendor.put("tickets", record_id, at(-60), name="x" * 600_000)  # an envelope each
+
+        async def down_after_two(call: Call) -> None:
+            if call.method == "put" and len(world.events) == 2:
+                raise RetryableError("down")
+
+        world.streams.before = down_after_two
+        worker = world.runtime()
+        assert not (await world.run(worker)).complete
+        world.streams.before = nothing
+        assert sum(event.count for event in world.heard(EventsPublished)) == 2
+        assert (await world.read()).published == 1
+        assert [event.record_id for event in world.events] == ["1", "2", "3"]
+
+
+async def test_a_record_whose_last_event_was_not_taken_is_not_taken_for_published() -> None:
+    async with opened() as world:
+        world.use({"tickets": TICKETS}, pagination={"type": "page", "size_param": "size", "size": 100})
+        stamps = {"a": at(-60)[:19] + "Z", "b": at(-50)[:19] + "Z"}
+        twice = [{"id": 1, "name": name * 600_000, "updated": stamp} for name, stamp in stamps.items()]
+        flaky(world, world.vendor.answer(twice))
+
+        async def down_after_one(call: Call) -> None:
+            if call.method == "put" and world.events:
+                raise RetryableError("down")
+
+        world.streams.before = down_after_one
+        assert not (await world.run()).complete
+        world.streams.before = nothing
+        world.vendor.put("tickets", 1, at(-50), name="b" * 600_000)
+        assert (await world.read()).published == 1
+        assert [event.effective_at for event in world.events] == [at(-60), at(-50)]
 
 
 async def test_another_owner_is_waited_for_and_then_named() -> None:
