@@ -22,9 +22,11 @@ from services.contracts.names import cut_key
 from services.contracts.ports import Record
 from services.contracts.schema import CanonicalTable
 from services.runtime.dead_letters import DeadLetter
+from services.runtime.poison import Readings
 from services.runtime.runtime import Runtime
 
 WRITES_AT_ONCE: Final = 8
+Made = tuple[list[NewFile], list[DeadLetter]]
 
 
 class Totals(msgspec.Struct):
@@ -49,16 +51,22 @@ class CutWriter:
         # The shard in the names of files: two streams may each have a shard of the same name.
         self._label = f"{shard}.{checksum(scope.encode())[:8]}"
 
-    async def write(self, cut: Cut, records: Sequence[Record]) -> Manifest:
+    async def write(self, cut: Cut, made: Made) -> Manifest:
         """Everything of a cut, and at last its manifest. Whoever does it, and however often, writes the same."""
-        threads = self._runtime.threads
-        found = await threads.run(contents, self._kind, self._label, records, await self._bodies(records))
-        tables = await self._tables_of(found)
-        files, letters = await threads.run(new_files, found, cut, self._label, tables)
-        await self._write_letters([*found.letters, *letters])
+        files, letters = made
+        await self._write_letters(letters)
         for start in range(0, len(files), WRITES_AT_ONCE):
             await asyncio.gather(*(self._write(file, cut) for file in files[start : start + WRITES_AT_ONCE]))
         return await self._write_manifest(cut, tuple(file.part for file in files))
+
+    async def make(self, cut: Cut, records: Sequence[Record], readings: Readings) -> Made:
+        """The files and letters of a cut, to no effect yet. What `readings` names as poison in it stands in the lease
+        row before anything is written."""
+        threads = self._runtime.threads
+        found = await threads.run(contents, self._kind, self._label, records, await self._bodies(records), readings)
+        tables = await self._tables_of(found)
+        files, letters = await threads.run(new_files, found, cut, self._label, tables)
+        return files, [*found.letters, *letters]
 
     async def _bodies(self, records: Sequence[Record]) -> dict[str, bytes]:
         """What lay beside the stream; one that is gone is left out, and unsealing makes it a dead letter."""

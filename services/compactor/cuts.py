@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from services.contracts.gaps import GapRules, Policy, complete_until
 from services.contracts.partitions import HashRange, Partition
 from services.contracts.ports import Record, Row, Shard
-from services.contracts.times import UtcTime, seconds_between, shifted
+from services.contracts.times import UtcTime, shifted
 
 HOUR_CHARS: Final = len("2026-01-31T09")
 # A quiet shard's hour is over this long after it ended on our clock: more than clocks are apart (faults.md row 28).
@@ -25,7 +26,8 @@ class Rules(msgspec.Struct, frozen=True):
     """When what was read is spooled and when it is cut.
 
     Units: `cut_bytes` counts envelopes as they lie in the stream, compressed: about 30,000 events; it bounds what a
-           shard holds in memory. `retention_s` is how long the stream keeps a record.
+           shard holds in memory. `retention_s` is how long the streams keep a record; `on_gap` what is done where
+           one was dropped unread.
     """
 
     spool_age_max_s: float = 60.0
@@ -33,6 +35,11 @@ class Rules(msgspec.Struct, frozen=True):
     cut_idle_s: float = 120.0
     cut_bytes: int = 4 << 20
     retention_s: float = 7 * 86_400.0
+    on_gap: Policy = "continue"
+
+    @property
+    def gaps(self) -> GapRules:
+        return GapRules(self.retention_s, self.on_gap)
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -238,6 +245,5 @@ def is_cut_until(row: ShardRow, progress: Mapping[str, Any], until: UtcTime) -> 
 def may_have_expired(row: ShardRow, progress: Mapping[str, Any], now: UtcTime, retention_s: float) -> bool:
     """May the stream have dropped records after the committed position? Not while it was read to its end within
     retention: a quiet shard is no gap."""
-    known = [row.arrived_at, row.read_to_end_at, progress.get("read_to_end_at")]
-    latest = max((time for time in known if isinstance(time, str)), default=None)
-    return row.position is not None and latest is not None and seconds_between(latest, now) > retention_s
+    complete = complete_until(msgspec.structs.asdict(row), [progress])
+    return complete is not None and complete < GapRules(retention_s).horizon(now)

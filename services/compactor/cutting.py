@@ -7,7 +7,7 @@ Killed anywhere, the next owner reads on from the committed position, or complet
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -24,22 +24,24 @@ from services.compactor.cuts import (
     due,
     has_begun,
     hour_of,
-    may_have_expired,
     past_quiet_hours,
     read_row,
     with_cut,
 )
-from services.compactor.files import Kind, header_of
+from services.compactor.files import Kind, header_of, suspect_of
 from services.compactor.spool import Spool
 from services.compactor.tables import Tables
 from services.contracts.errors import FatalError, FencedError, NotFoundError, RetryableError
-from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired
+from services.contracts.log import CutCommitted, EventsReadAgain
 from services.contracts.names import SYSTEM_PREFIX, cut_key
 from services.contracts.ports import Record, Row, Shard, Value
 from services.contracts.times import UtcTime, seconds_between
+from services.runtime.gaps import Gaps, Watch
 from services.runtime.leases import Lease
+from services.runtime.loop import outcome_of
+from services.runtime.poison import Inquest, Readings
+from services.runtime.reading import Batch, read_again, read_shard
 from services.runtime.runtime import Runtime
-from services.runtime.shards import Batch, read_again, read_shard
 
 SERVICE = "compactor"
 INHERITED = ("cuts", "merged", "waiting")
@@ -47,13 +49,15 @@ WRITES_AT_ONCE = 8
 
 
 class Workshop(msgspec.Struct, frozen=True):
-    """What all cutters of a worker share. `numbers` never gives a number twice."""
+    """What all cutters of a worker share. `numbers` never gives a number twice; `searching` keeps their searches for
+    poison apart."""
 
     runtime: Runtime
     rules: Rules
     tables: Tables
     numbers: Iterator[int]
     totals: Totals
+    searching: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
 class ShardCutter:
@@ -64,7 +68,10 @@ class ShardCutter:
         self.row = ShardRow()
         self._inherits = False  # what is taken over from parents is not in our row yet
         runtime = self._runtime = workshop.runtime
-        self._rules, self._totals = workshop.rules, workshop.totals
+        self._rules, self._totals, self._searching = workshop.rules, workshop.totals, workshop.searching
+        self._inquest = Inquest(lease, lease.row, runtime.emit, divisible=False)
+        self._gaps = Gaps(runtime, workshop.rules.gaps, SERVICE, stream)
+        self._watch: Watch | None = None
         self._spool = Spool(runtime.objects, lease, workshop.numbers)
         self._writer = CutWriter(runtime, workshop.tables, kind, lease.scope, shard.shard_id, workshop.totals)
         self._writing = asyncio.Lock()  # the row has two writers: this loop, and whoever merges its cuts
@@ -76,7 +83,6 @@ class ShardCutter:
         self._opened_at: UtcTime | None = None
         self._spooled_at = runtime.clock.monotonic()
         self._again = 0
-        self._events = 0
         self._read_to_end_at: UtcTime | None = None
 
     # -- the story
@@ -84,43 +90,44 @@ class ShardCutter:
         """Take up what is committed; complete a recorded cut."""
         lease = self.lease
         held = await lease.committed()
+        self._inquest = Inquest(lease, held, self._runtime.emit, divisible=False)
         self.row, self._inherits = read_row(held, parents), not has_begun(held)
         self._read_to, self._arrived_at = self.row.position, self.row.arrived_at
         self._again = read_again(lease, self.row.position)
-        self._say_gap()
+        self._watch = await self._gaps.watch(lease, self.shard, held, parents)
         await self._spool.tidy([*self.row.spool, *(self.row.cut.spool if self.row.cut else ())])
         if self.row.cut is not None:
             await self._complete(self.row.cut)
         if self.row.spool:
             self._take_up(await self._read_spool(self.row.spool))
 
-    async def run(self, stopping: asyncio.Event, *, drain: bool = False) -> None:
-        """Until the shard ends, or we are asked to stop; draining, until it is caught up, and then cut.
+    async def run(self, *, drain: bool = False) -> None:
+        """Until the shard ends, or the lease is to be left; draining, until it is caught up, and then cut.
 
         Errors: FencedError when somebody else owns it; RetryableError: start again from the row.
         """
-        runtime = self._runtime
-        async for batch in read_shard(
-            runtime.streams, runtime.clock, self.stream, self.shard.shard_id, self._read_to, self.lease
-        ):
+        async for batch in read_shard(self._runtime, self.stream, self.shard.shard_id, self._read_to, self.lease):
             if self.lease.lost.is_set():
                 raise FencedError(f"the lease on {self.lease.name} is lost")
             await self._take(batch)
             drained = drain and batch.caught_up and not self.shard.closed
-            now = runtime.clock.monotonic()
+            now = self._runtime.clock.monotonic()
             if due(self._open, self._rules, now, ended=batch.ended, asked=drained):
                 await self._cut()
-            elif stopping.is_set() or self._spool_is_due():
+            elif self._spool_is_due():
                 await self._commit_spool()
-            if batch.ended or drained or stopping.is_set():
+            if batch.ended or drained:
                 await self._finish(ended=batch.ended)
                 return
             if batch.caught_up:
                 await self._pass_quiet_hours()
+        await self._commit_spool()
+        await self._finish(ended=False)
 
     # -- taking in
     async def _take(self, batch: Batch) -> None:
-        self._count_again(batch)
+        assert self._watch is not None, "opened before it is run"
+        await self._watch.meet(batch.records, caught_up=batch.caught_up and not batch.ended)
         for arrived_at, records in by_hour(batch.records, self._arrived_at):
             if self._open and self._arrived_at and hour_of(arrived_at) != hour_of(self._arrived_at):
                 await self._cut()
@@ -130,11 +137,14 @@ class ShardCutter:
             self._read_to = records[-1].sequence
             if due(self._open, self._rules, self._runtime.clock.monotonic()) == "bytes":
                 await self._cut()
-        if batch.caught_up:
+        if batch.caught_up and not batch.ended and not self.shard.closed:  # a closed shard's end may lie long past
             self._read_to_end_at = self._runtime.clock.now()
-        self.lease.progress = {"position": self._read_to, "events": self._events}
-        if self._read_to_end_at:
-            self.lease.progress["read_to_end_at"] = self._read_to_end_at
+        self.lease.tell(
+            self._count(batch),
+            position=self._read_to,
+            behind_ms=batch.behind_ms,
+            read_to_end_at=self._read_to_end_at,
+        )
 
     def _hold(self, records: Sequence[Record]) -> None:
         now = self._runtime.clock.monotonic()
@@ -163,24 +173,22 @@ class ShardCutter:
                 "set `position` to before the first of them; the stream is read again from there.",
             ) from err
 
-    def _count_again(self, batch: Batch) -> None:
+    def _count(self, batch: Batch) -> int:
+        """The events of a batch; those that the former owner had read already are said."""
         counts = [(int(record.sequence), header_of(record)) for record in batch.records]
-        self._events += sum(header.count for _, header in counts if header)
         again = sum(header.count for sequence, header in counts if header and sequence <= self._again)
         if again:
             self._runtime.emit(EventsReadAgain(service=SERVICE, shard=self.lease.name, count=again))
-
-    def _say_gap(self) -> None:
-        progress = self.lease.row.get("progress") or {}
-        if may_have_expired(self.row, progress, self._runtime.clock.now(), self._rules.retention_s):
-            self._runtime.emit(PositionExpired(stream=self.stream, shard=self.shard.shard_id))
+        return sum(header.count for _, header in counts if header)
 
     # -- committing
-    async def _commit(self, **news: object) -> None:
-        """Write what changes of the row. Two tasks write it, hence one at a time, each from what it is then."""
+    async def _commit(self, beside: Mapping[str, Value] | None = None, /, **news: object) -> None:
+        """Write what changes of the row. Two tasks write it, hence one at a time, each from what it is then.
+
+        `beside` is of the row, and not of a `ShardRow`."""
         row = msgspec.structs.replace(self.row, **news)
         names = {*news, *INHERITED} if self._inherits else {*news}
-        await self.lease.commit({name: _plain(getattr(row, name)) for name in sorted(names)})
+        await self.lease.commit({name: _plain(getattr(row, name)) for name in sorted(names)} | dict(beside or {}))
         self.row, self._inherits = row, False
 
     def _spool_is_due(self) -> bool:
@@ -252,17 +260,41 @@ class ShardCutter:
 
     async def _complete(self, cut: Cut) -> None:
         """Write what a recorded cut consists of and commit it. Whoever does it, and however often, writes the same."""
-        manifest = await self._writer.write(cut, await self._read_spool(cut.spool))
+        manifest = await self._write(cut, await self._read_spool(cut.spool))
         async with self._writing:
             waiting = self.row.waiting
             if manifest.parts:
                 waiting = with_cut(waiting, self.shard.shard_id, cut, merges=self.kind == "canonical")
             merged = self._merged(waiting, cut.number)
-            await self._commit(cut=None, cuts=cut.number, waiting=waiting, merged=merged)
+            over = self._inquest.closing(cut.last)
+            await self._commit(over, cut=None, cuts=cut.number, waiting=waiting, merged=merged)
         self._manifests[self.shard.shard_id, cut.number] = manifest
         self._count_cut(manifest)
         with suppress(RetryableError):  # no row names them any longer: garbage, not an error
             await self._spool.drop(cut.spool)
+
+    async def _write(self, cut: Cut, records: Sequence[Record]) -> Manifest:
+        """The cut, without what is poison: searched for where owners died before us, or as soon as it raises."""
+        sequences = [record.sequence for record in records]
+        if not self._inquest.suspicious:
+            made = await outcome_of(self._writer.make(cut, records, self._inquest.readings(sequences)))
+            if not isinstance(made, Exception):
+                return await self._writer.write(cut, made)
+            self._inquest.suspect()
+        async with self._searching:
+            await self._search(cut, records)
+            made = await self._writer.make(cut, records, self._inquest.readings(sequences))
+            return await self._writer.write(cut, made)
+
+    async def _search(self, cut: Cut, records: Sequence[Record]) -> None:
+        """Owners died over this cut: convict what is fatal in it, to no effect yet."""
+        known = {record.sequence: record for record in records}
+
+        async def probe(sequences: Sequence[str], readings: Readings) -> None:
+            await self._writer.make(cut, [known[sequence] for sequence in sequences], readings)
+
+        for group in await self._inquest.search([suspect_of(record) for record in records], probe):
+            await self._inquest.begin(group)
 
     def _count_cut(self, manifest: Manifest) -> None:
         rows, files = sum(part.count for part in manifest.parts), len(manifest.parts)

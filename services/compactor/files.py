@@ -20,6 +20,7 @@ from services.contracts.ports import Record
 from services.contracts.schema import CanonicalTable
 from services.runtime.dead_letters import DeadLetter, letter_body
 from services.runtime.envelopes import unseal
+from services.runtime.poison import ALL, WHOLE, Reading, Readings, Suspect
 
 Kind = Literal["raw", "canonical"]
 E = TypeVar("E", ChangeEvent, CanonicalEvent)
@@ -63,9 +64,20 @@ def header_of(record: Record) -> Header | None:
         return None
 
 
-def contents(kind: Kind, shard: str, records: Iterable[Record], bodies: Mapping[str, bytes]) -> Contents:
+def suspect_of(record: Record) -> Suspect:
+    """A record as an inquest sees it."""
+    header = header_of(record)
+    if header is None:
+        return Suspect(record.sequence, 0, len(record.data))
+    return Suspect(record.sequence, max(0, header.count), header.body_bytes)
+
+
+def contents(
+    kind: Kind, shard: str, records: Iterable[Record], bodies: Mapping[str, bytes], readings: Readings | None = None
+) -> Contents:
     """The events of these records. `bodies` holds, by object key, what lay beside the stream; one that is not there
-    is gone. Raw envelopes that were replayed are archived already."""
+    is gone. `readings` names what is poison: a dead letter, unread. Raw envelopes that were replayed are archived
+    already."""
     found = Contents()
     for record in records:
         where = f"{shard}-{record.sequence}"
@@ -78,20 +90,33 @@ def contents(kind: Kind, shard: str, records: Iterable[Record], bodies: Mapping[
             continue
         if header.object_key is not None:
             packed = bodies.get(header.object_key, b"")
+        reading = (readings or {}).get(record.sequence, ALL)
         try:
+            reading.check(WHOLE)
             lines = unseal(header, packed)
         except RejectedError as err:
-            owner = header.partition
-            found.letters.append(_letter(owner.tenant_id, owner.group, where, record, err, record.data))
+            owner, attempts = header.partition, reading.attempts(WHOLE)
+            found.letters.append(_letter(owner.tenant_id, owner.group, where, record, err, record.data, attempts))
             continue
         for number, line in enumerate(lines):
-            _sort(found, kind, header, line, f"{where}-{number}", record)
+            if reading.tries(number):
+                _sort(found, kind, header, line, number, record, reading, where)
     return found
 
 
-def _sort(found: Contents, kind: Kind, header: Header, line: bytes, where: str, record: Record) -> None:
+def _sort(
+    found: Contents,
+    kind: Kind,
+    header: Header,
+    line: bytes,
+    number: int,
+    record: Record,
+    reading: Reading,
+    where: str,
+) -> None:
     owner = header.partition
     try:
+        reading.check(number)
         if kind == "raw":
             raw = _raw(line)
             _check_owner(header, raw)
@@ -104,7 +129,8 @@ def _sort(found: Contents, kind: Kind, header: Header, line: bytes, where: str, 
             found.canonical.setdefault(folder, []).append(event)
     except (msgspec.DecodeError, RejectedError) as err:
         error = err if isinstance(err, RejectedError) else RejectedError(f"not an event ({err})")
-        found.letters.append(_letter(owner.tenant_id, owner.group, where, record, error, line))
+        at, attempts = f"{where}-{number}", reading.attempts(number)
+        found.letters.append(_letter(owner.tenant_id, owner.group, at, record, error, line, attempts))
     else:
         found.buckets.setdefault(folder, set()).add((owner.service, owner.bucket))
 
@@ -116,11 +142,23 @@ def _check_owner(header: Header, event: ChangeEvent | CanonicalEvent) -> None:
         raise RejectedError("the event is of another tenant or service than its envelope", code="bad_envelope")
 
 
-def _letter(tenant_id: str, group: str, where: str, record: Record, err: RejectedError, data: bytes) -> DeadLetter:
-    # Stamped with the record's time, not ours: whoever meets it again writes the same letter.
+def _letter(
+    tenant_id: str, group: str, where: str, record: Record, err: RejectedError, data: bytes, attempts: int = 1
+) -> DeadLetter:
     body = letter_body(data)
-    text, base64 = body.get("text"), body.get("base64")
-    return DeadLetter(tenant_id, STAGE, group, where, err.code, err.what, record.arrived_at, text=text, base64=base64)
+    return DeadLetter(
+        tenant_id,
+        STAGE,
+        group,
+        where,
+        err.code,
+        err.what,
+        record.arrived_at,  # not our time: whoever meets it again writes the same letter
+        remedy=err.remedy,
+        text=body.get("text"),
+        base64=body.get("base64"),
+        attempts=attempts,
+    )
 
 
 def new_files(

@@ -44,9 +44,7 @@ class Compactor:
 
         Errors: FatalError that no retry can cure.
         """
-        shards = [
-            self._shards(stream, partial(self._work, kind, stopping)).run for kind, stream in self._streams.items()
-        ]
+        shards = [self._shards(stream, partial(self._work, kind)).run for kind, stream in self._streams.items()]
         await run_together([*shards, self._merging.run, self._hours.run], stopping)
 
     def _shards(self, stream: str, work: WorkOnShard) -> ShardWork:
@@ -62,7 +60,7 @@ class Compactor:
         held: list[Lease] = []
         try:
             await all_of(
-                self._shards(stream, partial(self._drain, kind, stopping)).drain(stopping, held)
+                self._shards(stream, partial(self._drain, kind)).drain(stopping, held)
                 for kind, stream in self._streams.items()
             )
             if not stopping.is_set():
@@ -81,31 +79,27 @@ class Compactor:
         stopping = stopping or asyncio.Event()
         held: list[Lease] = []
         try:
-            await self._shards(self._streams["raw"], partial(self._drain, "raw", stopping)).drain(stopping, held)
+            await self._shards(self._streams["raw"], partial(self._drain, "raw")).drain(stopping, held)
             return self.totals
         finally:
             self._cutters.clear()
             await asyncio.gather(*(lease.release() for lease in held))
 
-    async def _work(
-        self, kind: Kind, stopping: asyncio.Event, lease: Lease, shard: Shard, parents: Sequence[Row]
-    ) -> None:
-        """One shard, from what is committed until it ends or we are asked to stop."""
+    async def _work(self, kind: Kind, lease: Lease, shard: Shard, parents: Sequence[Row]) -> None:
+        """One shard, from what is committed until it ends or the lease is to be left."""
         cutter = self._cutter(kind, lease, shard)
         try:
             await cutter.open(parents)
             self._cutters[cutter] = None
-            await cutter.run(stopping)
+            await cutter.run()
         finally:
             self._cutters.pop(cutter, None)
 
-    async def _drain(
-        self, kind: Kind, stopping: asyncio.Event, lease: Lease, shard: Shard, parents: Sequence[Row]
-    ) -> None:
+    async def _drain(self, kind: Kind, lease: Lease, shard: Shard, parents: Sequence[Row]) -> None:
         """One shard, from what is committed until it is caught up; its cuts wait to be merged."""
         cutter = self._cutter(kind, lease, shard)
         await cutter.open(parents)
-        await cutter.run(stopping, drain=True)
+        await cutter.run(drain=True)
         self._cutters[cutter] = None
 
     def _cutter(self, kind: Kind, lease: Lease, shard: Shard) -> ShardCutter:

@@ -15,18 +15,22 @@ from services.contracts.errors import (
     UnauthorizedError,
     UsageError,
 )
+from services.contracts.gaps import Gap
 from services.contracts.integration import integration_name
 from services.contracts.log import EndpointFailed, WaitingFor
 from services.contracts.mapping_files import MappingFiles
+from services.contracts.partitions import Partition
 from services.extractor.fetch import Transport
 from services.extractor.opening import opened
 from services.extractor.plan import specs
 from services.extractor.tenants import TenantService, connected, refuse
 from services.extractor.unit import LEASE_SCOPE
+from services.runtime.gaps import gaps
 from services.runtime.leases import Lease
 from services.runtime.loop import pause
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
+from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
 
 SCAN_S: Final = 30.0  # a service that is new, changed or gone is noticed within a minute
 AGAIN_S: Final = 30.0  # until a unit that failed as a whole is tried again
@@ -36,6 +40,7 @@ SAID_MAX: Final = 1_000  # complaints remembered so as not to repeat them
 
 class _Running(msgspec.Struct):
     row: TenantService
+    lease: Lease
     task: "asyncio.Task[None]"
     stopping: asyncio.Event
 
@@ -58,6 +63,8 @@ class Fleet:
         self._running: dict[str, _Running] = {}
         self._not_before: dict[str, float] = {}
         self._said: set[str] = set()
+        self._asked: frozenset[Gap] = frozenset()
+        self._share = Share(runtime.leases, LEASE_SCOPE)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set; then every unit is finished cleanly and let go."""
@@ -68,8 +75,9 @@ class Fleet:
                     await self._scan()
                     scanned_at = clock.monotonic()
                 self._retire()
-                await self._start_what_is_free()
-                await pause(clock, stopping, min(SCAN_S, self._runtime.leases.lease_s / 4))
+                await self._take_our_share()
+                look_s = min(SCAN_S, self._runtime.leases.lease_s / LOOKS_PER_LEASE)
+                await pause(clock, stopping, min(look_s, HANDOVER_S) if self._share.is_waiting else look_s)
         finally:
             for running in self._running.values():
                 running.stopping.set()
@@ -80,8 +88,9 @@ class Fleet:
         """What is connected now; units whose row changed or went are stopped, and start anew if they may."""
         try:
             found = await connected(self._runtime.rows, self._runtime.names)
+            asked = frozenset(gap for gap in await gaps(self._runtime) if gap.state == "source")
         except (RetryableError, NotFoundError) as err:
-            self._runtime.emit(WaitingFor(what="table TenantServices", why=str(err)))
+            self._runtime.emit(WaitingFor(what="tables TenantServices and Leases", why=str(err)))
             return
         for unreadable in found.unreadable:
             self._say_once("", unreadable)
@@ -91,9 +100,17 @@ class Fleet:
             if self._is_ours(row)
         )
         settings = {row.name: row.settings for row in self._rows if row.enabled}
+        fresh = asked - self._asked
         for name, running in self._running.items():
-            if settings.get(name) != running.row.settings:
+            if settings.get(name) != running.row.settings or (fresh and self._concerned(running.row, fresh)):
                 running.stopping.set()
+        self._asked = asked
+
+    def _concerned(self, row: TenantService, asked: frozenset[Gap]) -> bool:
+        """Is a unit asked to publish again what a stream lost? It finds in its rows what exactly, when it starts."""
+        families = {spec.family for spec in specs(find_integration(self._mappings, row.service)).values()}
+        partitions = [Partition(row.tenant_id, row.service, family) for family in families]
+        return any(gap.hash_range.holds(partition) for gap in asked for partition in partitions)
 
     def _is_ours(self, row: TenantService) -> bool:
         if self._only and not self._only & {row.service, integration_name(row.service)}:
@@ -112,23 +129,31 @@ class Fleet:
             self._said.add(f"{name} {err}")
             self._fail(name, err.code, str(err))
 
-    async def _start_what_is_free(self) -> None:
-        clock, leases = self._runtime.clock, self._runtime.leases
-        for row in self._rows:
-            waits = clock.monotonic() < self._not_before.get(row.name, float("-inf"))
-            if row.name in self._running or waits or not row.may_try(clock.now()):
-                continue
-            if len(self._running) >= UNITS_MAX:
-                return
-            try:
-                lease = await leases.acquire(LEASE_SCOPE, row.name)
-            except (RetryableError, NotFoundError) as err:
-                self._runtime.emit(WaitingFor(what=f"the lease on {row.name}", why=str(err)))
-                return
-            if lease is not None:
-                stopping = asyncio.Event()
-                task = asyncio.create_task(self._serve(row, lease, stopping))
-                self._running[row.name] = _Running(row, task, stopping)
+    async def _take_our_share(self) -> None:
+        """Start what is ours to do; what another worker asks for is finished and handed over."""
+        leases = self._runtime.leases
+        rows = {row.name: row for row in self._rows if self._may_be_ours(row)}
+        try:
+            held, room = await leases.survey(LEASE_SCOPE), UNITS_MAX - len(self._running)
+            await self._share.turn(rows, held, room, lambda lease: self._start(rows[lease.name], lease))
+        except (RetryableError, NotFoundError) as err:
+            self._runtime.emit(WaitingFor(what="the leases on services", why=str(err)))
+            return
+        for running in self._running.values():
+            if running.lease.leaving.is_set():
+                running.stopping.set()
+
+    def _start(self, row: TenantService, lease: Lease) -> None:
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._serve(row, lease, stopping))
+        self._running[row.name] = _Running(row, lease, task, stopping)
+
+    def _may_be_ours(self, row: TenantService) -> bool:
+        """It is ours, or might be taken by anybody now."""
+        if row.name in self._running:
+            return self._runtime.leases.holds(LEASE_SCOPE, row.name) is not None
+        clock = self._runtime.clock
+        return row.may_try(clock.now()) and clock.monotonic() >= self._not_before.get(row.name, float("-inf"))
 
     async def _serve(self, row: TenantService, lease: Lease, stopping: asyncio.Event) -> None:
         """One unit from lease to lease. What it cannot help concerns no other."""

@@ -1,7 +1,8 @@
 """What is known of one endpoint: its memory and its marks, saved together, in one conditional write, by its owner.
 
 The `LastUpdated` row names the memory's segments and holds the marks. Its `epoch` is that of the unit's lease: the
-owner claims every row when it takes the lease, and each later write expects its own epoch there.
+owner claims every row when it takes the lease, and each later write expects its own epoch there. Others write one
+attribute only: `reread_asked_at`, when what the endpoint had published was lost (`contracts/gaps.py`).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from services.contracts.errors import AvesaError, ConflictError, FencedError, Re
 from services.contracts.log import MemoryLost
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Value
+from services.contracts.times import UtcTime
 from services.extractor.fetch import Caller
 from services.extractor.marks import Marks, fitting
 from services.extractor.memory import Entry, Memory
@@ -51,8 +53,17 @@ class Ledger:
     """Memory and marks of one endpoint in its owner's hands. Marks may be replaced at any time; memory is changed
     through here alone, because what is put while a save is under way would never be saved."""
 
-    def __init__(self, desk: Desk, endpoint: str, memory: Memory, marks: Marks, failing: bool = False) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        endpoint: str,
+        memory: Memory,
+        marks: Marks,
+        failing: bool = False,
+        asked_at: UtcTime | None = None,
+    ) -> None:
         self.memory = memory
+        self._asked_at = asked_at
         self._desk, self._endpoint, self._marks, self._failing = desk, endpoint, marks, failing
         self._lock = asyncio.Lock()
         self._unsaved = 0
@@ -67,6 +78,12 @@ class Ledger:
     def marks(self, marks: Marks) -> None:
         self._moved = self._moved or marks != self._marks
         self._marks = marks
+
+    @property
+    def reread(self) -> UtcTime | None:
+        """When it was asked that everything be published again, because what was published is lost; None once done."""
+        asked_at, done = self._asked_at, self._marks.reread
+        return asked_at if asked_at is not None and (done is None or done < asked_at) else None
 
     async def intend(self, entries: Mapping[str, Entry]) -> None:
         """What is about to be published, made durable first: without it a record that its dead publisher never saved,
@@ -179,7 +196,8 @@ async def open_ledger(desk: Desk, spec: Spec) -> Ledger:
     if not await _load(state, msgspec.convert(row.get("segments") or [], list[Segment])):
         desk.runtime.emit(MemoryLost(scope="memory", name=name))
         marks = Marks(shape=spec.shape)  # everything is published again; sweeps wait until it was
-    return Ledger(desk, spec.name, Memory(state), marks, failing=bool(row.get("failed_code")))
+    failing = bool(row.get("failed_code"))
+    return Ledger(desk, spec.name, Memory(state), marks, failing, row.get("reread_asked_at"))
 
 
 async def _load(state: SnapshotState, segments: Sequence[Segment]) -> bool:

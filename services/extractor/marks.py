@@ -18,10 +18,12 @@ PassKind = Literal["full", "live", "settle"]
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """What to read next: everything, or what changed `since`."""
+    """What to read next: everything, or what changed `since`. `reread`: all of it is published again, as was asked
+    then."""
 
     kind: PassKind
     since: UtcTime | None = None
+    reread: UtcTime | None = None
 
 
 class Walk(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,16 +34,19 @@ class Walk(msgspec.Struct, frozen=True, omit_defaults=True):
     since: UtcTime | None = None
     place: Place = Place()
     parent: str | None = None
+    reread: UtcTime | None = None
 
 
 class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far an endpoint has been read; `shape` is the list it holds for (`plan.Spec.shape`)."""
+    """How far an endpoint has been read; `shape` is the list it holds for (`plan.Spec.shape`). Everything was published
+    again after it was asked for at `reread`."""
 
     fresh: UtcTime | None = None
     settled: UtcTime | None = None
     swept_at: UtcTime | None = None
     walk: Walk | None = None
     shape: str = ""
+    reread: UtcTime | None = None
 
 
 def fitting(marks: Marks, shape: str) -> Marks:
@@ -78,4 +83,4 @@ def finished(marks: Marks, kind: PassKind, started_at: UtcTime, incremental: Inc
     swept_at = marks.swept_at
     if kind == "full" and swept_at is None:
         swept_at = started_at  # whoever has just read everything has nothing to look for
-    return Marks(started_at, settled, swept_at, None, marks.shape)
+    return Marks(started_at, settled, swept_at, None, marks.shape, marks.reread)

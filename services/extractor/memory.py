@@ -65,7 +65,7 @@ def judge(
         stamp = record.stamp
         return Ruling(stamp or observed_at, observed_at, "read" if stamp is None else "vendor")
     if own is not None and own.digest == record.digest and not own.deleted and not newest.deleted:
-        return None if own.sure else again(own, "vendor" if own.effective_at == record.stamp else "read")
+        return None if own.sure else unchanged(own, record)
     if record.stamp is not None and record.stamp > newest.effective_at:
         return Ruling(record.stamp, observed_at, "vendor")
     if newest != own and observed_at < newest.observed_at:  # one endpoint reads in turn: there a clock went back
@@ -99,6 +99,11 @@ def overtaken(newest: Entry, record: VendorRecord, observed_at: UtcTime) -> Ruli
 def again(entry: Entry, evidence: Evidence) -> Ruling:
     """The same observation once more: a set does not change by it."""
     return Ruling(entry.effective_at, entry.observed_at, evidence)
+
+
+def unchanged(own: Entry, record: VendorRecord) -> Ruling:
+    """A record that is as it was published, published again."""
+    return again(own, "vendor" if own.effective_at == record.stamp else "read")
 
 
 def after(newest: Entry, observed_at: UtcTime) -> UtcTime:

@@ -16,12 +16,10 @@ from services.contracts.errors import (
 from services.contracts.log import SweepSuspicious
 from services.contracts.times import UtcTime
 from services.extractor.deletes import CONFIRMS_MAX, Candidate, Findings, find, id_digest, judge_sweep, missing_twice
-from services.extractor.endpoint import EndpointWork, Family, walk
+from services.extractor.endpoint import DELETIONS_PER_BATCH, EndpointWork, Family, walk
 from services.extractor.memory import Entry, Ruling, after, again, latest
 from services.extractor.records import read_ids
 from services.extractor.requests import record_request
-
-DELETIONS_PER_BATCH = 500
 
 
 class Gone(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from services.extractor.tenants import TenantService, accept, refuse
 from services.runtime.loop import all_of, cancelled, pause
 
 LEASE_SCOPE: Final = "extract"  # the name is `TenantService.name`
-STOP_S: Final = 10.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
+STOP_S: Final = 4.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
 REST_MAX_S: Final = 30.0  # a long rest is taken in pieces, so that the lease sees us move
 FAILED_FIRST_S, FAILED_MAX_S = 15.0, 900.0
 PARENT_WAIT_S: Final = 5.0
@@ -99,8 +99,9 @@ class Unit:
         clock = self._desk.runtime.clock
         while not self._desk.stopping.is_set():
             rest_s = min(REST_MAX_S, self._until_sweep_s(family))
-            if rest_s <= 0.0 and not await self._try_sweep(family):
-                rest_s = SWEEP_RETRY_S
+            if rest_s <= 0.0:  # told by two clocks that may be apart: never at once again
+                again_s = min(REST_MAX_S, sweep_interval_s(family) or REST_MAX_S)
+                rest_s = again_s if await self._try_sweep(family) else SWEEP_RETRY_S
             await self._rest(clock.monotonic() + rest_s)
 
     async def _try_sweep(self, family: Family) -> bool:

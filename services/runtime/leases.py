@@ -4,24 +4,33 @@ One row per piece of work. A live owner raises `counter`; an observer who has se
 time *on its own monotonic clock* takes over by raising `epoch`, which is the fence: every commit is conditional on
 (`owner`, `epoch`), so of two who believe they own the work only one has effects. What is committed (a position and the
 state that belongs to it) lies in the same row and is written in the same conditional write.
+
+Work is handed over without waiting for silence: who has less asks (`asked_by`), the owner finishes what is in hand,
+commits and lets go, and the asker takes it (`sharing.py` decides who asks for what).
 """
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 
 import msgspec
 
 from services.contracts.errors import ConflictError, FencedError, RetryableError
-from services.contracts.log import Event, LeaseGained, LeaseLost
+from services.contracts.log import Event, LeaseGained, LeaseLost, LeaseRestored
 from services.contracts.ports import Chance, Clock, Row, Rows, Value
+from services.contracts.times import moment
 
 RENEWALS_PER_LEASE = 4
 SAFETY = 0.8  # we call a lease lost when it was not renewed for this part of its time: before others do
 STALL_MAX_S = 300.0  # an owner whose loop has not moved for so long stops renewing, and others take over
+RATE_S = 60.0  # the time over which a rate is smoothed
+# Of a row, what belongs to a lease and not to the work: never written back when a row is restored.
+_OF_A_LEASE = frozenset({"scope", "name", "owner", "epoch", "counter", "progress", "asked_by"})
 
 
 class _Sighting(msgspec.Struct):
+    owner: str | None
     epoch: int
     counter: int
     since: float
@@ -30,17 +39,21 @@ class _Sighting(msgspec.Struct):
 class Lease:
     """Work we own until `lost` says otherwise.
 
-    `row` is the row as it was just before we took it, and what we committed since; `committed` asks for it anew.
+    `row` is the row as we know it: as it was just before we took it, and what we committed since; `committed` asks for
+    it anew. `deaths` counts the owners in a row, up to us, who ended badly and had committed nothing.
     """
 
     def __init__(self, leases: "Leases", scope: str, name: str, epoch: int, row: Row, *, taken_over: bool) -> None:
         self._leases = leases
         self.scope, self.name, self.epoch, self.row = scope, name, epoch, row
         self.taken_over = taken_over  # from an owner who did not let go: what it read is read again
+        self.deaths = int(row.get("deaths") or 0) + taken_over
         self.lost = asyncio.Event()
+        self.leaving = asyncio.Event()  # finish what is in hand, commit and let go: we stop, or another asks for it
         self.renewed = self.moved = leases.clock.monotonic()
         self.counter = 0
         self.progress: dict[str, Value] = {}  # telling, not committed: written along with the next renewal
+        self._events, self._rate, self._told_at, self._untold = 0, 0.0, self.moved, 0
 
     @property
     def key(self) -> dict[str, str]:
@@ -55,33 +68,58 @@ class Lease:
         """The loop has moved; call it at each turn."""
         self.moved = self._leases.clock.monotonic()
 
+    def tell(self, count: int, **news: Value) -> None:
+        """What an observer may want to know: `count` more events read, and whatever else; no write of its own."""
+        now = self._leases.clock.monotonic()
+        self._events += count
+        self._untold += count
+        passed_s = now - self._told_at
+        if passed_s > 0:
+            self._rate += (1 - math.exp(-passed_s / RATE_S)) * (self._untold / passed_s - self._rate)
+            self._told_at, self._untold = now, 0
+        self.progress = {**self.progress, **news, "events": self._events, "rate": f"{self._rate:.1f}"}
+
     async def committed(self) -> Row:
         """The row as it is: the former owner may have committed until the very moment at which we took over, and an
         answer to a commit of ours may have been lost."""
-        return await self._leases.rows.get(self._leases.table, self.key) or self.row
+        found = await self._leases.rows.get(self._leases.table, self.key)
+        if found is not None:
+            self.row = {**found, "progress": self.row.get("progress")}  # what the former owner told last
+        return self.row
 
     async def commit(self, values: Mapping[str, Value]) -> None:
         """Write `values` into the row if we still own it. Repeating a commit is harmless.
 
         Errors: FencedError when we do not; then keep nothing.
         """
+        await self.note({**values, "deaths": None} if self.deaths else values)
+        self.deaths = 0
+        self.progress = {**self.progress, "committed_at": self._leases.clock.now()}
+
+    async def note(self, values: Mapping[str, Value]) -> None:
+        """As `commit`, for what is no step forward: who dies now has still committed nothing."""
         self.alive()
         if self.lost.is_set():
             raise FencedError(f"the lease on {self.name} is lost")
         try:
             await self._leases.rows.write(self._leases.table, self.key, values, expect=self.mine)
         except ConflictError as err:
-            self._leases.drop(self)
-            raise FencedError(f"{self.name} has another owner now") from err
+            if not await self._leases.restore(self, values):
+                self._leases.drop(self)
+                raise FencedError(f"{self.name} has another owner now") from err
         self.row.update(values)
 
-    async def release(self) -> None:
-        """Let go at once, so that the next owner need not wait. Having lost it already is no error."""
+    async def release(self, *, badly: bool = False) -> None:
+        """Let go at once, so that the next owner need not wait; `badly`: the work failed as nobody foresaw.
+
+        Having lost it already is no error.
+        """
         self._leases.forget(self)
+        values: dict[str, Value] = {"owner": None}
+        if badly:
+            values["deaths"] = self.deaths + 1
         with contextlib.suppress(ConflictError, RetryableError):
-            await self._leases.rows.write(
-                self._leases.table, self.key, {"owner": None, "progress": None}, expect=self.mine
-            )
+            await self._leases.rows.write(self._leases.table, self.key, values, expect=self.mine)
 
 
 class Leases:
@@ -99,38 +137,67 @@ class Leases:
     def held(self) -> tuple[Lease, ...]:
         return tuple(self._held.values())
 
-    async def acquire(self, scope: str, name: str) -> Lease | None:
-        """One try: ours if the work is new, let go, or its owner has been silent for a whole lease time."""
-        key = {"scope": scope, "name": name}
-        row = await self.rows.get(self.table, key) or {}
-        epoch, counter, owner = int(row.get("epoch", 0)), int(row.get("counter", 0)), row.get("owner")
+    def holds(self, scope: str, name: str) -> Lease | None:
+        return self._held.get((scope, name))
+
+    async def survey(self, scope: str) -> dict[str, Row]:
+        """Every row of a scope, by name, and a look at the life of their owners."""
+        rows = {row["name"]: row async for row in self.rows.query(self.table, {"scope": scope})}
+        for name, row in rows.items():
+            self.quiet_s(scope, name, row)
+        return rows
+
+    def quiet_s(self, scope: str, name: str, row: Row) -> float:
+        """For how long, as far as we have looked, this row's owner has shown no life, or it has had none."""
+        now, at = self.clock.monotonic(), (scope, name)
+        seen = self._seen.get(at)
+        state = (row.get("owner"), int(row.get("epoch", 0)), int(row.get("counter", 0)))
+        if seen is None or (seen.owner, seen.epoch, seen.counter) != state:
+            self._seen[at] = seen = _Sighting(*state, now)
+        return now - seen.since
+
+    async def acquire(self, scope: str, name: str, row: Row | None = None) -> Lease | None:
+        """One try: ours if the work is new, let go, or its owner has been silent for a whole lease time.
+
+        `row` is the row as just surveyed; without it, it is read. What was let go for another is left to it for a
+        lease time.
+        """
         if (scope, name) in self._held:
             return None
+        key = {"scope": scope, "name": name}
+        if row is None:
+            row = await self.rows.get(self.table, key) or {}
+        owner, asked_by = row.get("owner"), row.get("asked_by")
         # Ours and yet not held: we took it and the answer was lost. Nobody else can be working on it.
-        if owner not in (None, self.worker) and not self._silent((scope, name), epoch, counter):
+        another = owner if owner is not None else asked_by
+        if another not in (None, self.worker) and self.quiet_s(scope, name, row) < self.lease_s:
             return None
+        epoch = int(row.get("epoch") or moment(self.clock.now()).timestamp())  # a row that was lost begins above it
         expect: dict[str, Value] = {"owner": owner, "epoch": row.get("epoch")}
         if owner:
             expect["counter"] = row.get("counter")  # it showed life in between: not ours
+        taken_over = owner not in (None, self.worker)
+        taken: dict[str, Value] = {"owner": self.worker, "epoch": epoch + 1, "counter": 0, "progress": None}
+        if taken_over:
+            taken["deaths"] = int(row.get("deaths") or 0) + 1
         try:
-            await self.rows.write(
-                self.table, key, {"owner": self.worker, "epoch": epoch + 1, "counter": 0, "progress": None}, expect
-            )
+            await self.rows.write(self.table, key, {**taken, "asked_by": None}, expect)
         except ConflictError:
             return None
-        lease = Lease(self, scope, name, epoch + 1, row, taken_over=owner not in (None, self.worker))
+        lease = Lease(self, scope, name, epoch + 1, row, taken_over=taken_over)
         self._held[scope, name] = lease
         self._seen.pop((scope, name), None)
         self._emit(LeaseGained(scope=scope, name=name, epoch=lease.epoch))
         return lease
 
-    def _silent(self, at: tuple[str, str], epoch: int, counter: int) -> bool:
-        now = self.clock.monotonic()
-        seen = self._seen.get(at)
-        if seen is None or (seen.epoch, seen.counter) != (epoch, counter):
-            self._seen[at] = _Sighting(epoch, counter, now)
+    async def ask(self, scope: str, name: str, row: Row) -> bool:
+        """Ask the owner of a surveyed row to hand its work over to us. False when another asked, or it has moved."""
+        expect: dict[str, Value] = {"owner": row.get("owner"), "epoch": row.get("epoch"), "asked_by": None}
+        try:
+            await self.rows.write(self.table, {"scope": scope, "name": name}, {"asked_by": self.worker}, expect)
+        except ConflictError:
             return False
-        return now - seen.since >= self.lease_s
+        return True
 
     async def wait_for(self, scope: str, name: str, seconds_max: float) -> Lease | None:
         """Try until it is ours, its owner has shown life, or `seconds_max` have passed."""
@@ -153,7 +220,7 @@ class Leases:
 
     async def _renew(self, lease: Lease) -> None:
         now = self.clock.monotonic()
-        if now - lease.renewed > self.lease_s * SAFETY or now - lease.moved > STALL_MAX_S:
+        if not self._is_fresh(lease) or now - lease.moved > STALL_MAX_S:
             self.drop(lease)
             return
         values: dict[str, Value] = {"counter": lease.counter + 1}
@@ -162,11 +229,35 @@ class Leases:
         try:
             await self.rows.write(self.table, lease.key, values, expect=lease.mine)
         except ConflictError:
-            self.drop(lease)
+            if not await self.restore(lease, values):
+                self.drop(lease)
+                return
         except RetryableError:
-            pass  # the next turn tries again; SAFETY ends it
-        else:
-            lease.counter, lease.renewed = lease.counter + 1, now
+            return  # the next turn tries again; SAFETY ends it
+        lease.counter, lease.renewed = lease.counter + 1, now
+
+    def _is_fresh(self, lease: Lease) -> bool:
+        """Surely ours still, by our own clock."""
+        return self.clock.monotonic() - lease.renewed <= self.lease_s * SAFETY
+
+    async def restore(self, lease: Lease, values: Mapping[str, Value]) -> bool:
+        """A write of a lease's owner was refused. If that is because the row is gone, it is made anew as it stood.
+
+        Only by an owner who surely still is one: of a lease that others may have taken, theirs is the newer truth.
+        """
+        if not self._is_fresh(lease):
+            return False
+        kept = {name: value for name, value in lease.row.items() if name not in _OF_A_LEASE}
+        try:
+            if await self.rows.get(self.table, lease.key) is not None:
+                return False
+            await self.rows.write(
+                self.table, lease.key, {**kept, **values, **lease.mine}, expect={"owner": None, "epoch": None}
+            )
+        except (ConflictError, RetryableError):
+            return False
+        self._emit(LeaseRestored(scope=lease.scope, name=lease.name))
+        return True
 
     def drop(self, lease: Lease) -> None:
         """The lease is not ours any more: tell its loop."""

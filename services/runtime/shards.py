@@ -1,70 +1,33 @@
-"""Work on the shards of a stream: find them, lease them, read them in order, parents before children.
+"""Work on the shards of a stream: find them, share them, read them in order, parents before children.
 
-Each group (a service) reads the whole stream. One lease row per shard holds the committed position and whatever state
-belongs to it; the row is keyed by the stream's creation, so that a new stream of the same name starts afresh.
+Each group (a service, or a transformer of some tables) reads the whole stream. One lease row per shard holds the
+committed position and whatever state belongs to it; the row is keyed by the stream's creation, so that a new stream
+of the same name starts afresh. Reading itself is `reading.py`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from services.contracts.errors import ConflictError, FatalError, FencedError, NotFoundError, RetryableError
+from services.contracts.errors import FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Event, Retried, WaitingFor
-from services.contracts.ports import Clock, Record, Row, Shard, StreamInfo, Streams
+from services.contracts.ports import Clock, Row, Shard, StreamInfo, Streams
 from services.runtime.leases import Lease, Leases
-from services.runtime.loop import all_of, pause
+from services.runtime.loop import all_of, cancelled, pause
+from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
 
 T = TypeVar("T")
 
-READ_LIMIT = 2_000  # records of one read; an envelope may hold 900,000 bytes, a GetRecords answer at most 10 MiB
-POLL_S = 0.5  # two groups at 2 reads/s leave one of the 5 reads/s that a shard allows: AWS API reference, GetRecords
-IDLE_POLL_S = 1.0
-DISCOVER_S = 10.0
+DISCOVER_S: Final = 10.0
+SHARDS_MAX: Final = 10_000  # of one worker
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
-DRAIN_LEASE_TIMES = 1.5  # a dead owner's lease is free after one lease time and the time to notice it
-DRAIN_ATTEMPTS_MAX = 8  # of one shard in a row, with growing pauses: about a minute
-DRAIN_WAVES_MAX = 32  # generations of reshards met while draining
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """What one read returned. `position` is the last sequence delivered so far, None before the first record.
-
-    `caught_up`: nothing newer was in the shard. `ended`: a closed shard was read to its end.
-    """
-
-    records: tuple[Record, ...]
-    position: str | None
-    caught_up: bool
-    ended: bool
-
-
-async def read_shard(
-    streams: Streams, clock: Clock, stream: str, shard_id: str, after: str | None, lease: Lease | None = None
-) -> AsyncIterator[Batch]:
-    """Every record after `after`, for ever or until the shard ends; an empty batch where there was nothing.
-
-    Errors: RetryableError when reading fails; a new call with the last position goes on.
-    """
-    position = after
-    iterator: str | None = await streams.iterator(stream, shard_id, position)
-    while iterator is not None:
-        if lease is not None:
-            lease.alive()
-        try:
-            page = await streams.read(stream, iterator, READ_LIMIT)
-        except ConflictError:  # the iterator expired while we were busy: start again after what we delivered
-            iterator = await streams.iterator(stream, shard_id, position)
-            continue
-        iterator = page.next_iterator
-        if page.records:
-            position = page.records[-1].sequence
-        caught_up = page.behind_ms == 0
-        yield Batch(page.records, position, caught_up, ended=iterator is None)
-        if iterator is not None and caught_up:
-            await clock.sleep(POLL_S if page.records else IDLE_POLL_S)
+LEAVE_MAX_S: Final = 4.0  # of a clean stop (faults.md row 29)
+DRAIN_LEASE_TIMES: Final = 1.5  # a dead owner's lease is free after one lease time and the time to notice it
+DRAIN_ATTEMPTS_MAX: Final = 8  # of one shard in a row, with growing pauses: about a minute
+DRAIN_WAVES_MAX: Final = 32  # generations of reshards met while draining
 
 
 def scope_of(stream: str, created: str, group: str) -> str:
@@ -82,10 +45,11 @@ WorkOnShard = Callable[[Lease, Shard, Sequence[Row]], Awaitable[None]]
 
 
 class ShardWork:
-    """Keeps one worker busy with every shard of a stream that it can lease.
+    """Keeps one worker busy with its share of the shards of a stream.
 
-    `work(lease, shard, parent_rows)` runs until it is cancelled, loses its lease (FencedError) or the shard has ended;
-    it commits `ended: True` itself. A RetryableError pauses that shard alone and starts it again from its row.
+    `work(lease, shard, parent_rows)` runs until it is cancelled, is asked to leave (`lease.leaving`), loses its lease
+    (FencedError) or the shard has ended; it commits `ended: True` itself. A RetryableError pauses that shard alone and
+    starts it again from its row.
     """
 
     def __init__(
@@ -101,22 +65,45 @@ class ShardWork:
         self._stream, self._group, self._streams, self._leases = stream, group, streams, leases
         self._clock, self._emit, self._work = clock, emit, work
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._share: Share | None = None
+        self._look = asyncio.Event()  # something ended: there may be children to read
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set; then every shard is finished cleanly and let go.
 
         Errors: whatever a shard's work raised that no retry can cure.
         """
+        watching = asyncio.ensure_future(self._watch(stopping))
         try:
             while not stopping.is_set():
+                self._look.clear()
                 await self._take_what_is_ready()
                 self._raise_failures()
-                await pause(self._clock, stopping, min(DISCOVER_S, self._leases.lease_s / 4))
-            await asyncio.gather(*self._tasks.values())
+                await pause(self._clock, self._look, self._until_next_look_s())
+            await self._leave()
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await cancelled([watching, *self._tasks.values()])
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._look.set()
+
+    def _until_next_look_s(self) -> float:
+        look_s = min(DISCOVER_S, self._leases.lease_s / LOOKS_PER_LEASE)
+        return min(look_s, HANDOVER_S) if self._share is not None and self._share.is_waiting else look_s
+
+    async def _leave(self) -> None:
+        """Let every shard finish what is in hand; what takes too long is read again by whoever comes next."""
+        working: asyncio.Future[Any] = asyncio.gather(*self._tasks.values())
+        late: asyncio.Future[Any] = asyncio.ensure_future(self._clock.sleep(LEAVE_MAX_S))
+        for lease in self._leases.held:
+            lease.leaving.set()
+        try:
+            await asyncio.wait({working, late}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            await cancelled([working, late])
 
     async def drain(self, stopping: asyncio.Event, held: list[Lease]) -> None:
         """Once over what the stream holds now, parents before their children; `work` returns when it is caught up.
@@ -127,25 +114,30 @@ class ShardWork:
         DRAIN_ATTEMPTS_MAX.
         """
         drained: set[str] = set()
-        for _ in range(DRAIN_WAVES_MAX):
-            scope, found = await self._patiently(self._ready_shards)
-            wave = [(shard, parents) for shard, parents in found if shard.shard_id not in drained]
-            if not wave or stopping.is_set():
-                return
-            await all_of(self._drain_shard(scope, shard, parents, held) for shard, parents in wave)
-            drained.update(shard.shard_id for shard, _ in wave)
+        leaving = asyncio.ensure_future(_tell_leaving(stopping, held))
+        try:
+            for _ in range(DRAIN_WAVES_MAX):
+                found = await self._patiently(self._ready_shards)
+                wave = [shard for name, shard in found.shards.items() if name not in drained]
+                if not wave or stopping.is_set():
+                    return
+                await all_of(self._drain_shard(found, shard, stopping, held) for shard in wave)
+                drained.update(shard.shard_id for shard in wave)
+        finally:
+            await cancelled([leaving])
         raise RetryableError(f"stream {self._stream} is resharded faster than it can be drained")
 
-    async def _ready_shards(self) -> tuple[str, list[tuple[Shard, list[Row]]]]:
-        """The lease scope of the stream, and each shard that may be read now with the rows of its parents."""
+    async def _ready_shards(self) -> "_Found":
+        """What there is, and which of it may be read now."""
         info = await self._streams.describe(self._stream)
         scope = scope_of(self._stream, info.created, self._group)
-        rows = {row["name"]: row async for row in self._leases.rows.query(self._leases.table, {"scope": scope})}
+        rows = await self._leases.survey(scope)
         ended = {name: bool(row.get("ended")) for name, row in rows.items()}
-        due = [shard for shard in info.shards if not ended.get(shard.shard_id) and ready(shard, info, ended)]
-        return scope, [(shard, [rows[parent] for parent in shard.parents if parent in rows]) for shard in due]
+        due = {s.shard_id: s for s in info.shards if not ended.get(s.shard_id) and ready(s, info, ended)}
+        return _Found(scope, rows, due)
 
-    async def _drain_shard(self, scope: str, shard: Shard, parents: Sequence[Row], held: list[Lease]) -> None:
+    async def _drain_shard(self, found: "_Found", shard: Shard, stopping: asyncio.Event, held: list[Lease]) -> None:
+        scope = found.scope
         wait_s = DRAIN_LEASE_TIMES * self._leases.lease_s
         lease = await self._patiently(partial(self._leases.wait_for, scope, shard.shard_id, wait_s))
         if lease is None:
@@ -156,7 +148,9 @@ class ShardWork:
                 remedy="It does this work already: leave it to that one, or stop it first.",
             )
         held.append(lease)
-        await self._patiently(partial(self._work, lease, shard, parents))
+        if stopping.is_set():
+            lease.leaving.set()
+        await self._patiently(partial(self._work, lease, shard, found.parents(shard)))
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """`work`, tried again with growing pauses. Errors: its RetryableError after DRAIN_ATTEMPTS_MAX."""
@@ -177,42 +171,59 @@ class ShardWork:
 
     async def _take_what_is_ready(self) -> None:
         try:
-            scope, found = await self._ready_shards()
-            for shard, parents in found:
-                if shard.shard_id in self._tasks:
-                    continue
-                lease = await self._leases.acquire(scope, shard.shard_id)
-                if lease is not None:
-                    self._tasks[shard.shard_id] = asyncio.create_task(self._keep_working(lease, shard, parents))
+            found = await self._ready_shards()
+            if self._share is None or self._share.scope != found.scope:
+                self._share = Share(self._leases, found.scope)
+            room = SHARDS_MAX - len(self._tasks)
+            await self._share.turn(found.shards, found.rows, room, partial(self._start, found))
         except (RetryableError, NotFoundError) as err:
             self._emit(WaitingFor(what=f"stream {self._stream}", why=str(err)))
 
+    def _start(self, found: "_Found", lease: Lease) -> None:
+        shard = found.shards[lease.name]
+        self._tasks[lease.name] = asyncio.create_task(self._keep_working(lease, shard, found.parents(shard)))
+
     async def _keep_working(self, lease: Lease, shard: Shard, parents: Sequence[Row]) -> None:
-        pause_s = PAUSE_FIRST_S
+        pause_s, foreseen = PAUSE_FIRST_S, False
         try:
-            while not lease.lost.is_set():
+            while not (lease.lost.is_set() or lease.leaving.is_set()):
                 started = self._clock.monotonic()
                 try:
                     await self._work(lease, shard, parents)
-                    return
+                    break
                 except FencedError:
-                    return
+                    break
                 except NotFoundError as err:  # the shard or its stream is gone: what there is now is found anew
                     self._emit(WaitingFor(what=f"{self._group} on {shard.shard_id}", why=str(err)))
-                    return
+                    break
                 except RetryableError as err:
                     if self._clock.monotonic() - started > PAUSE_MAX_S:
                         pause_s = PAUSE_FIRST_S
                     self._emit(Retried(what=f"{self._group} on {shard.shard_id}", code=err.code, wait_s=pause_s))
                     lease.alive()
-                    await self._clock.sleep(pause_s)
+                    await pause(self._clock, lease.leaving, pause_s)
                     pause_s = min(PAUSE_MAX_S, pause_s * 2)
+            foreseen = True
+        except (FatalError, asyncio.CancelledError):
+            foreseen = True
+            raise
         finally:
-            await lease.release()
+            await lease.release(badly=not foreseen)
+            self._look.set()
 
 
-def read_again(lease: Lease, committed: str | None) -> int:
-    """The sequence up to which the former owner had read without committing, 0 if it let go cleanly."""
-    progress = lease.row.get("progress") if lease.taken_over else None
-    reached = int(progress["position"]) if isinstance(progress, dict) and progress.get("position") else 0
-    return reached if reached > int(committed or 0) else 0
+class _Found(msgspec.Struct, frozen=True):
+    """One look at a stream: its lease scope and rows, and the shards that may be read now."""
+
+    scope: str
+    rows: dict[str, Row]
+    shards: dict[str, Shard]
+
+    def parents(self, shard: Shard) -> list[Row]:
+        return [self.rows[parent] for parent in shard.parents if parent in self.rows]
+
+
+async def _tell_leaving(stopping: asyncio.Event, held: Sequence[Lease]) -> None:
+    await stopping.wait()
+    for lease in held:
+        lease.leaving.set()

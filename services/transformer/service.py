@@ -17,8 +17,9 @@ from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
 from services.runtime.leases import Lease
+from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
-from services.runtime.shards import ShardWork, WorkOnShard, read_shard
+from services.runtime.shards import ShardWork, WorkOnShard
 from services.runtime.snapshots import SnapshotState
 from services.transformer.catalogue import Catalogue, check
 from services.transformer.shard import Limits, ShardRun, Totals
@@ -44,13 +45,13 @@ class Transformer:
 
         Errors: FatalError that no retry can cure.
         """
-        await self._shards(partial(self._work, totals=Totals(), stopping=stopping)).run(stopping)
+        await self._shards(partial(self._work, totals=Totals())).run(stopping)
 
     async def drain(self, stopping: asyncio.Event | None = None) -> Totals:
         """Transform what the stream holds now, commit and return what that was. Errors: those of `ShardWork.drain`."""
         stopping, totals, held = stopping or asyncio.Event(), Totals(), list[Lease]()
         try:
-            await self._shards(partial(self._work, totals=totals, stopping=stopping, drain=True)).drain(stopping, held)
+            await self._shards(partial(self._work, totals=totals, drain=True)).drain(stopping, held)
         finally:
             await asyncio.gather(*(lease.release() for lease in held))
         return totals
@@ -73,31 +74,23 @@ class Transformer:
         return ShardWork(self._stream, GROUP, runtime.streams, runtime.leases, runtime.clock, runtime.emit, work)
 
     async def _work(
-        self,
-        lease: Lease,
-        shard: Shard,
-        parents: Sequence[Row],
-        *,
-        totals: Totals,
-        stopping: asyncio.Event,
-        drain: bool = False,
+        self, lease: Lease, shard: Shard, parents: Sequence[Row], *, totals: Totals, drain: bool = False
     ) -> None:
-        """One shard, from what is committed until it ends, we are asked to stop or, draining, it is caught up."""
-        runtime = self._runtime
+        """One shard, from what is committed until it ends, the lease is to be left or, draining, it is caught up."""
         run = await self._open(lease, shard, parents, totals)
         try:
-            async for batch in read_shard(
-                runtime.streams, runtime.clock, self._stream, shard.shard_id, run.position, lease
-            ):
-                whole = await run.take(batch, stopping)
-                ended = whole and batch.ended
-                done = ended or stopping.is_set() or (drain and batch.caught_up and not shard.closed)
-                if done or run.due():
-                    await run.commit(ended=ended)
-                if done:
+            async for batch in read_shard(self._runtime, self._stream, shard.shard_id, run.position, lease):
+                whole = await run.take(batch)
+                if whole and batch.ended:
+                    await run.finish(ended=True)
                     return
+                if not whole or (drain and batch.caught_up and not shard.closed):
+                    break
+                if run.due():
+                    await run.commit()
+            await run.finish()
         finally:
-            run.close()
+            await run.close()
 
     async def _open(self, lease: Lease, shard: Shard, parents: Sequence[Row], totals: Totals) -> ShardRun:
         """Load what is committed."""
@@ -117,9 +110,7 @@ class Transformer:
         except BaseException:
             memory.close()
             raise
-        return ShardRun(
-            runtime, lease, memory, row.get("position"), self._catalogue, self._publisher, self._limits, totals
-        )
+        return ShardRun(runtime, lease, memory, row, self._catalogue, self._publisher, self._limits, totals)
 
 
 async def _nothing(_lease: Lease, _shard: Shard, _parents: Sequence[Row]) -> None:

@@ -1,19 +1,22 @@
 """One shard's turn: what is taken from it, what is published, and when that is committed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from services.contracts.errors import FencedError, NotFoundError, RetryableError
 from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected
-from services.contracts.ports import Value
+from services.contracts.ports import Row, Value
+from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
+from services.runtime.loop import cancelled
 from services.runtime.publisher import Publisher
+from services.runtime.reading import Batch, read_again
 from services.runtime.runtime import Runtime
-from services.runtime.shards import Batch, read_again
+from services.runtime.tickets import Ticket
 from services.transformer.batches import STAGE, Envelope, Output, read_header, slices, transform
 from services.transformer.catalogue import Catalogue
 from services.transformer.drift import DriftWatch
@@ -43,55 +46,73 @@ class Totals(msgspec.Struct):
     rejected: int = 0
 
 
+class _Cut(msgspec.Struct):
+    """What has been taken since the last commit began: up to `position`, on its way as `tickets`."""
+
+    tickets: list[Ticket]
+    totals: Totals
+    arrived_at: UtcTime | None = None
+
+
 class ShardRun:
-    """The work on one shard between loading its state and letting it go. `position` is what has been published."""
+    """The work on one shard between loading its state and letting it go.
+
+    Output is offered to the publisher and reading goes on; a commit is the state as it was at a position, written
+    once everything up to there is acknowledged. `position` is what has been offered.
+    """
 
     def __init__(
         self,
         runtime: Runtime,
         lease: Lease,
         memory: Memory,
-        position: str | None,
+        row: Row,
         catalogue: Catalogue,
         publisher: Publisher,
         limits: Limits,
         totals: Totals,
     ) -> None:
-        self.position = position
+        self.position: str | None = row.get("position")
         self._runtime, self._lease, self._memory, self._limits = runtime, lease, memory, limits
         self._catalogue, self._publisher, self._totals = catalogue, publisher, totals
-        self._again = read_again(lease, position)
-        self._uncommitted = Totals()
-        self._committed, self._committed_at = position, runtime.clock.monotonic()
+        self._again = read_again(lease, self.position)
+        self._open = _Cut([], Totals())
+        self._committing: asyncio.Task[None] | None = None
+        self._cut_at, self._cut_time = self.position, runtime.clock.monotonic()
+        self._read_to_end_at: UtcTime | None = None
         self._drifts = DriftWatch()
 
-    async def take(self, batch: Batch, stopping: asyncio.Event) -> bool:
-        """Transform and publish what one read returned. False if it was cut short because we are asked to stop.
+    async def take(self, batch: Batch) -> bool:
+        """Transform and offer what one read returned. False if it was cut short because the lease is to be left.
 
         Errors: RetryableError, FencedError; nothing of what was done since the last commit counts then.
         """
         if self._lease.lost.is_set():
             raise FencedError(f"the lease on {self._lease.name} is lost")
-        if not batch.records:
-            return True
-        self._lease.progress = {"position": batch.position, "events": self._totals.events + self._uncommitted.events}
+        if self._committing is not None and self._committing.done():
+            await self._committed()
+        if batch.caught_up:
+            self._read_to_end_at = self._runtime.clock.now()
         output, now = Output(), self._runtime.clock.now()
         read = (read_header(self._lease.name, r.sequence, r.data, output, now) for r in batch.records)
         envelopes = [envelope for envelope in read if envelope is not None]
-        self._count_again(envelopes)
+        self._tell(batch, envelopes)
+        if not batch.records:
+            return True
         routes = {at: await self._catalogue.routes(*at) for at in {envelope.source for envelope in envelopes}}
         wanted = (envelope for envelope in envelopes if envelope.header.endpoint in routes[envelope.source])
         for piece in slices(wanted, self._limits.slice_bytes_max):
             whole = [await self._with_body(envelope) for envelope in piece]
             await self._runtime.threads.run(transform, whole, routes, self._memory, output, now)
             if output.size >= self._limits.output_bytes_max:
-                await self._publish(output, piece[-1].sequence)
+                await self._offer(output, piece[-1].sequence)
                 output = Output()
                 if self.due():
                     await self.commit()
-                if stopping.is_set():
+                if self._lease.leaving.is_set():
                     return False
-        await self._publish(output, batch.position)
+        await self._offer(output, batch.position)
+        self._open.arrived_at = max(record.arrived_at for record in batch.records)
         return True
 
     async def _with_body(self, envelope: Envelope) -> Envelope:
@@ -104,48 +125,95 @@ class ShardRun:
         except NotFoundError:  # gone, not late: it is written before its envelope; unsealing makes it a dead letter
             return msgspec.structs.replace(envelope, packed=b"")
 
-    async def _publish(self, output: Output, position: str | None) -> None:
-        """Output durable: the canonical stream first, then the letters."""
-        await self._publisher.publish(await self._runtime.threads.run(output.sealed))
+    async def _offer(self, output: Output, position: str | None) -> None:
+        """Output on its way: the canonical stream first, then the letters. Waits where a shard's lane is full.
+
+        Errors: RetryableError also when something offered before was not stored: nothing may overtake it.
+        """
+        for ticket in self._open.tickets:
+            if ticket.done:
+                await ticket.stored()
+        ticket = await self._publisher.offer(await self._runtime.threads.run(output.sealed))
+        self._open.tickets = [held for held in [*self._open.tickets, ticket] if not held.done]
         letters = self._runtime.dead_letters
         await asyncio.gather(*(letters.write(output.letters[i::LETTERS_AT_ONCE]) for i in range(LETTERS_AT_ONCE)))
         self.position = position
-        self._uncommitted.events += output.events
-        self._uncommitted.rejected += len(output.letters)
+        self._open.totals.events += output.events
+        self._open.totals.rejected += len(output.letters)
         self._say(output)
 
     def due(self) -> bool:
-        """Is there enough, or something old enough, to commit?"""
-        if self.position == self._committed:
+        """Is there enough, or something old enough, to commit, and no commit under way?"""
+        if self._committing is not None and not self._committing.done():
             return False
-        waited_s = self._runtime.clock.monotonic() - self._committed_at
-        return waited_s >= self._limits.commit_s or self._uncommitted.events >= self._limits.commit_events
+        if self.position == self._cut_at:
+            return False
+        waited_s = self._runtime.clock.monotonic() - self._cut_time
+        return waited_s >= self._limits.commit_s or self._open.totals.events >= self._limits.commit_events
 
-    async def commit(self, *, ended: bool = False) -> None:
-        """State durable, then position and state in one conditional write. Without news it does nothing.
+    async def commit(self) -> None:
+        """Make the state durable as it is, and let a commit of it follow the last acknowledgement.
 
-        Errors: FencedError when the shard has another owner; RetryableError.
+        Errors: what became of the commit before: FencedError when the shard has another owner; RetryableError.
         """
-        if self.position == self._committed and not ended:
+        await self._committed()
+        if self.position == self._cut_at:
             return
         values: dict[str, Value] = {"position": self.position, "state": await self._memory.save()}
-        if ended:
-            values["ended"] = True
+        cut, self._open = self._open, _Cut([], Totals())
+        if cut.arrived_at is not None:
+            values["arrived_at"] = cut.arrived_at
+        self._cut_at, self._cut_time = self.position, self._runtime.clock.monotonic()
+        self._committing = asyncio.create_task(self._commit(values, cut))
+
+    async def finish(self, *, ended: bool = False) -> None:
+        """Commit all of it, and when the shard was last read to its end. Errors: as `commit`."""
+        await self.commit()
+        await self._committed()
+        last: dict[str, Value] = {"ended": True} if ended else {}
+        if self._read_to_end_at is not None:
+            last["read_to_end_at"] = self._read_to_end_at
+        if last:
+            await self._lease.commit(last)
+
+    async def _commit(self, values: Mapping[str, Value], cut: _Cut) -> None:
+        for ticket in cut.tickets:
+            await ticket.stored()
         await self._lease.commit(values)
-        self._committed, self._committed_at = self.position, self._runtime.clock.monotonic()
-        self._totals.events += self._uncommitted.events
-        self._totals.rejected += self._uncommitted.rejected
-        self._uncommitted = Totals()
+        self._totals.events += cut.totals.events
+        self._totals.rejected += cut.totals.rejected
         with suppress(RetryableError):  # segments that no row names any longer: garbage, not an error
             await self._memory.committed()
 
-    def close(self) -> None:
+    async def _committed(self) -> None:
+        """The commit that is under way, if one is, has come to its end. Errors: its own."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            try:
+                await committing
+            except BaseException:
+                await cancelled([committing])
+                raise
+
+    async def close(self) -> None:
+        """Whatever is not committed is somebody else's, or ours to do again."""
+        if self._committing is not None:
+            await cancelled([self._committing])
+        for ticket in self._open.tickets:
+            self._publisher.withdraw(ticket)
         self._memory.close()
 
-    def _count_again(self, envelopes: Sequence[Envelope]) -> None:
+    def _tell(self, batch: Batch, envelopes: Sequence[Envelope]) -> None:
+        """What observers may know, and what of it the former owner had read already."""
         again = sum(envelope.header.count for envelope in envelopes if int(envelope.sequence) <= self._again)
         if again:
             self._runtime.emit(EventsReadAgain(service=SERVICE, shard=self._lease.name, count=again))
+        self._lease.tell(
+            sum(envelope.header.count for envelope in envelopes),
+            position=batch.position,
+            behind_ms=batch.behind_ms,
+            read_to_end_at=self._read_to_end_at,
+        )
 
     def _say(self, output: Output) -> None:
         emit = self._runtime.emit

@@ -31,7 +31,8 @@ async def test_work_that_is_new_is_ours_at_once_and_no_one_elses() -> None:
 
 async def test_a_silent_owner_is_replaced_after_one_lease_time_of_the_observers_own_clock() -> None:
     fleet = Fleet()
-    await fleet.worker(1).acquire("shards", "a")  # and never renewed: killed
+    killed = await fleet.worker(1).acquire("shards", "a")  # and never renewed
+    assert killed is not None
     second = fleet.worker(2)
     assert await second.acquire("shards", "a") is None
     fleet.clock.set("2030-01-01T00:00:00.000000Z")  # a step of the wall clock proves nothing
@@ -39,7 +40,7 @@ async def test_a_silent_owner_is_replaced_after_one_lease_time_of_the_observers_
     fleet.clock.advance(LEASE_S)
     lease = await second.acquire("shards", "a")
     assert lease is not None
-    assert (lease.epoch, lease.taken_over) == (2, True)
+    assert (lease.epoch, lease.taken_over) == (killed.epoch + 1, True)
 
 
 async def test_an_owner_that_renews_is_never_replaced() -> None:
@@ -107,9 +108,10 @@ async def test_a_lease_taken_by_a_call_whose_answer_was_lost_is_taken_again() ->
     fleet.rows.lose_next("write")
     with pytest.raises(RetryableError):
         await first.acquire("shards", "a")
+    (row,) = [row async for row in fleet.rows.scan("Leases")]
     lease = await first.acquire("shards", "a")
     assert lease is not None
-    assert (lease.epoch, lease.taken_over) == (2, False)
+    assert (lease.epoch, lease.taken_over) == (row["epoch"] + 1, False)
 
 
 async def test_two_that_try_at_once_have_one_winner() -> None:
@@ -130,3 +132,76 @@ async def test_what_an_owner_had_read_is_told_to_the_one_who_takes_over() -> Non
     following = await fleet.worker(2).wait_for("shards", "a", LEASE_S * 2)
     assert following is not None
     assert following.row["progress"] == {"position": "12"}
+
+
+async def test_a_row_that_was_removed_is_made_again_as_it_stood_by_its_living_owner() -> None:
+    fleet = Fleet()
+    lease = await fleet.worker(1).acquire("shards", "a")
+    assert lease is not None
+    await lease.commit({"position": "7", "state": [{"key": "x", "size": 1}]})
+    await fleet.rows.delete("Leases", lease.key)
+    await lease.commit({"position": "8"})
+    row = await fleet.rows.get("Leases", lease.key)
+    assert row is not None
+    assert (row["position"], row["state"], row["epoch"]) == ("8", [{"key": "x", "size": 1}], lease.epoch)
+
+
+async def test_a_row_that_was_removed_is_not_made_again_by_an_owner_who_may_have_lost_it() -> None:
+    fleet = Fleet()
+    lease = await fleet.worker(1).acquire("shards", "a")
+    assert lease is not None
+    await fleet.rows.delete("Leases", lease.key)
+    fleet.clock.advance(LEASE_S)
+    with pytest.raises(FencedError):
+        await lease.commit({"position": "8"})
+    assert await fleet.rows.get("Leases", lease.key) is None
+
+
+async def test_a_row_made_anew_begins_above_every_epoch_of_the_one_that_was_lost() -> None:
+    fleet = Fleet()
+    lease = await fleet.worker(1).acquire("shards", "a")
+    assert lease is not None
+    await fleet.rows.delete("Leases", lease.key)
+    fleet.clock.advance(60)
+    following = await fleet.worker(2).acquire("shards", "a")
+    assert following is not None
+    assert following.epoch > lease.epoch
+
+
+async def test_deaths_count_owners_that_ended_badly_until_somebody_commits() -> None:
+    fleet = Fleet()
+    deaths = []
+    for seed in range(1, 4):
+        lease = await fleet.worker(seed).wait_for("shards", "a", LEASE_S * 2)  # and is never heard of again
+        assert lease is not None
+        deaths.append(lease.deaths)
+    assert deaths == [0, 1, 2]
+    await lease.note({"trial": "x"})
+    await lease.release(badly=True)
+    following = await fleet.worker(4).acquire("shards", "a")
+    assert following is not None
+    assert following.deaths == 3
+    await following.commit({"position": "1"})
+    await following.release()
+    last = await fleet.worker(5).acquire("shards", "a")
+    assert last is not None
+    assert last.deaths == 0
+
+
+async def test_what_is_let_go_for_another_is_left_to_it_and_after_a_lease_time_to_anybody() -> None:
+    fleet = Fleet()
+    owner, asker, third = fleet.worker(1), fleet.worker(2), fleet.worker(3)
+    lease = await owner.acquire("shards", "a")
+    assert lease is not None
+    assert await asker.ask("shards", "a", (await asker.survey("shards"))["a"])
+    assert not await third.ask("shards", "a", (await third.survey("shards"))["a"])
+    await lease.release()
+    assert await third.acquire("shards", "a") is None
+    taken = await asker.acquire("shards", "a")
+    assert taken is not None
+    assert not taken.taken_over
+    assert await asker.ask("shards", "a", (await asker.survey("shards"))["a"])
+    await taken.release()
+    assert await third.acquire("shards", "a") is None
+    fleet.clock.advance(LEASE_S)
+    assert await third.acquire("shards", "a") is not None

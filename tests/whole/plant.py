@@ -81,7 +81,7 @@ class Plant:
 
 @asynccontextmanager
 async def plant(settings: Settings, folder: Path, seed: int = 1) -> AsyncIterator[Plant]:
-    settings = msgspec.structs.replace(settings, state_dir=folder / "state", lease_s=2.0)
+    settings = msgspec.structs.replace(settings, state_dir=folder / "state", lease_s=6.0)
     vendor = Vendor(lambda: datetime.now(UTC), Random(seed))
     running = await start(vendor)
     try:
