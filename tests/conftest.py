@@ -9,6 +9,8 @@ import pytest
 
 from services.runtime.settings import Settings
 from services.sandbox.embedded import EmbeddedAws
+from tests.runtime import kinesis_emulator
+from tests.runtime.kinesis_emulator import Emulator
 
 # Before any test module is imported: no key, no profile, no endpoint of the user's, and nowhere to ask for one.
 for name in [name for name in os.environ if name.startswith(("AWS_", "AVESA_", "LOCALSTACK_", "BOTO_"))]:
@@ -39,3 +41,17 @@ def embedded_aws() -> Iterator[str]:
 def settings(embedded_aws: str) -> Settings:
     """Settings for the embedded AWS, with an environment nobody else uses; nothing is provisioned in it yet."""
     return Settings.embedded(embedded_aws, environment=f"test{next(_environments)}")
+
+
+@pytest.fixture(scope="session")
+def kinesalite() -> Iterator[Emulator]:
+    """A Kinesis that keeps the parents of a reshard, quick; one for all tests of this process."""
+    with kinesis_emulator.kinesalite() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kinesis_local() -> Iterator[Emulator]:
+    """Another such Kinesis, slow."""
+    with kinesis_emulator.kinesis_local() as running:
+        yield running

@@ -1,6 +1,6 @@
 """Every port in memory: small, exact, and at fault only when told to be.
 
-`tests/runtime/test_ports.py` holds these and the real ones to one contract. Faults are hooks around each call:
+`tests/runtime/ports` holds these and the real ones to one contract. Faults are hooks around each call:
 `before` may raise (the call had no effect) or wait, `after` may raise (it had, and the answer is lost).
 """
 
@@ -8,16 +8,30 @@ import asyncio
 import heapq
 import random
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, ParamSpec, TypeVar
 
 import msgspec
 
-from services.contracts.errors import ConflictError, NotFoundError, RetryableError
+from services.contracts.errors import ConflictError, FatalError, NotFoundError, RetryableError
 from services.contracts.partitions import HASH_KEY_SPACE, HashRange
-from services.contracts.ports import Entry, Key, ObjectInfo, Page, Put, Record, Row, Shard, StreamInfo, Value
+from services.contracts.ports import (
+    CONSUMERS_MAX,
+    SUBSCRIPTION_S,
+    TAKEOVER_S,
+    Entry,
+    Key,
+    ObjectInfo,
+    Page,
+    Put,
+    Record,
+    Row,
+    Shard,
+    StreamInfo,
+    Value,
+)
 from services.contracts.times import UtcTime, seconds_between, shifted
 from services.runtime.attributes import from_item, to_attribute, to_item
 
@@ -166,9 +180,18 @@ class _Shard:
         self.records: list[Record] = []
 
 
+class _Subscription:
+    """One consumer's hold on one shard, until the next takes over."""
+
+    def __init__(self, after: int, since: float) -> None:
+        self.after = after
+        self.since = since
+
+
 class _Stream:
     def __init__(self, created: UtcTime) -> None:
         self.created = created
+        self.consumers: dict[str, dict[str, _Subscription]] = {}  # by name: by shard, the latest subscription
         self.shards: dict[str, _Shard] = {}
 
     def add(self, hash_range: HashRange, parents: tuple[str, ...] = ()) -> str:
@@ -181,8 +204,11 @@ class MemoryStreams(Faulty):
     """Kinesis, with what emulators lack: parents that keep their records, retention, expiry, and ordered faults."""
 
     ITERATOR_S: Final = 300.0
+    PUSH_S: Final = 0.2  # from one look for what may be pushed to the next
+    PUSH_IDLE_S: Final = 5.0  # and an empty page so often where nothing arrives
     READ_BYTES_MAX: Final = 10 << 20  # GetRecords: AWS API reference
     ENTRIES_MAX: Final = 500
+    RECORD_BYTES_MAX: Final = 1 << 20  # data and partition key of an entry, unless the stream is told otherwise
 
     def __init__(
         self,
@@ -254,6 +280,8 @@ class MemoryStreams(Faulty):
 
     async def put(self, stream: str, entries: Sequence[Entry]) -> list[Put]:
         assert 1 <= len(entries) <= self.ENTRIES_MAX, f"{len(entries)} entries"
+        if any(len(entry.data) + len(entry.partition_key.encode()) > self.RECORD_BYTES_MAX for entry in entries):
+            raise FatalError(f"a record of more than {self.RECORD_BYTES_MAX} bytes", code="too_large")
         return await self._call("put", stream, lambda: self._put(stream, entries))
 
     async def iterator(self, stream: str, shard_id: str, after: str | None) -> str:
@@ -261,6 +289,31 @@ class MemoryStreams(Faulty):
 
     async def read(self, stream: str, iterator: str, limit: int) -> Page:
         return await self._call("read", stream, lambda: self._read(stream, iterator, limit))
+
+    async def subscribe(
+        self, stream: str, consumer: str, shard_id: str, after: str | None
+    ) -> AsyncGenerator[Page, None]:
+        """Faults: `subscribe` is the call, `push` every look for the next page."""
+        held = await self._call(
+            "subscribe", stream, lambda: self._subscribe(stream, consumer, shard_id, int(after or 0))
+        )
+        said_at = float("-inf")
+        while (now := self._clock.monotonic()) - held.since < SUBSCRIPTION_S:
+            page = await self._call("push", stream, lambda: self._push(stream, consumer, shard_id, held))
+            if page.records or page.next_iterator is None or now - said_at >= self.PUSH_IDLE_S:
+                said_at = now
+                yield page
+            if page.next_iterator is None:
+                return
+            await self._clock.sleep(self.PUSH_S)
+
+    def consumers(self, stream: str) -> list[str]:
+        """The names registered with a stream."""
+        return sorted(self._find(stream).consumers)
+
+    def deregister(self, stream: str, consumer: str) -> None:
+        """What an operator may do at any time."""
+        del self._find(stream).consumers[consumer]
 
     def records(self, stream: str) -> list[Record]:
         """All a stream holds, in order of arrival, whatever the shard."""
@@ -302,6 +355,8 @@ class MemoryStreams(Faulty):
 
     def _read(self, stream: str, iterator: str, limit: int) -> Page:
         found = self._find(stream)
+        if iterator.count("|") != 3:
+            raise ConflictError("this is no iterator")
         created, shard_id, after, made = iterator.split("|")
         if created != found.created or self._clock.monotonic() - float(made) > self.ITERATOR_S:
             raise ConflictError("the iterator has expired")
@@ -311,12 +366,42 @@ class MemoryStreams(Faulty):
         end = start + len(page)
         if end == len(shard.records):
             return Page(tuple(page), None if shard.closed else self._iterator_after(iterator, page), 0)
-        behind_ms = int(seconds_between(shard.records[end].arrived_at, self._clock.now()) * 1000)
-        return Page(tuple(page), self._iterator_after(iterator, page), max(1, behind_ms))
+        behind_ms = self._behind_ms(shard.records, int(page[-1].sequence) if page else int(after))
+        return Page(tuple(page), self._iterator_after(iterator, page), behind_ms)
 
     def _iterator_after(self, iterator: str, page: list[Record]) -> str:
         created, shard_id, after, _ = iterator.split("|")
         return f"{created}|{shard_id}|{page[-1].sequence if page else after}|{self._clock.monotonic()}"
+
+    def _subscribe(self, stream: str, consumer: str, shard_id: str, after: int) -> _Subscription:
+        found, now = self._find(stream), self._clock.monotonic()
+        if consumer not in found.consumers and len(found.consumers) == CONSUMERS_MAX:
+            raise RetryableError(f"{stream} has {CONSUMERS_MAX} consumers")
+        subscribed = found.consumers.setdefault(consumer, {})
+        if shard_id not in found.shards:
+            raise NotFoundError(f"no shard {shard_id} in {stream}")
+        if shard_id in subscribed and now - subscribed[shard_id].since < TAKEOVER_S:
+            raise RetryableError(f"{shard_id} was subscribed to just now")
+        subscribed[shard_id] = _Subscription(after, now)
+        return subscribed[shard_id]
+
+    def _push(self, stream: str, consumer: str, shard_id: str, held: _Subscription) -> Page:
+        found = self._find(stream)
+        if consumer not in found.consumers:
+            raise NotFoundError(f"no consumer {consumer} of {stream}")
+        if found.consumers[consumer].get(shard_id) is not held:
+            raise RetryableError(f"another has subscribed to {shard_id}")
+        shard = found.shards[shard_id]
+        page = self._page(shard.records[self._first(shard.records, held.after) :])
+        held.after = int(page[-1].sequence) if page else held.after
+        ended = shard.closed and self._first(shard.records, held.after) == len(shard.records)
+        return Page(tuple(page), None if ended else "", self._behind_ms(shard.records, held.after))
+
+    def _behind_ms(self, records: list[Record], after: int) -> int:
+        place = self._first(records, after)
+        if place == len(records):
+            return 0
+        return max(1, int(seconds_between(records[place].arrived_at, self._clock.now()) * 1000))
 
     def _first(self, records: list[Record], after: int) -> int:
         """The place of the first record behind `after` that retention still holds."""

@@ -1,4 +1,4 @@
-"""What only the store on disk has; the rest is in test_ports.py."""
+"""What only the store on disk has; the rest is in ports/test_local_state.py."""
 
 from pathlib import Path
 
