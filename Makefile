@@ -2,11 +2,12 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-table soak lock clean FORCE
+.PHONY: help setup demo test check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
 BIN    := $(VENV)/bin
+PEER   := .venv-peer
 LOCKS  := requirements-build.lock requirements.lock
 PIP    := -m pip --disable-pip-version-check --no-input -qq
 # Only `make lock` needs it, in an environment of its own.
@@ -31,7 +32,7 @@ fi
 endef
 
 help: ## List the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target line; do printf '  make %-11s %s\n' "$$target" "$$line"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target line; do printf '  make %-12s %s\n' "$$target" "$$line"; done
 
 setup: $(STAMP) ## Install everything, hash-checked, into .venv (gives .venv/bin/avesa)
 	@:
@@ -81,10 +82,19 @@ bench: setup ## Pace of mapping, envelopes and fold, as ratios
 bench-table: setup ## What merging into a table of ten million versions costs (half an hour)
 	@$(BIN)/python -m pytest tests/bench/test_table.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
 
+bench-stream: setup $(PEER)/.stamp ## Our stream client beside async-kinesis and a plain put_records loop (eight minutes)
+	@$(BIN)/python -m pytest tests/bench/test_stream.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
+
+# What we compare with is no dependency of ours: an environment of its own, of the same interpreter.
+$(PEER)/.stamp: tests/bench/stream/peer.lock | setup
+	@$(BIN)/python -m venv --clear $(PEER)
+	@$(PEER)/bin/python $(PIP) install --require-hashes -r $<
+	@touch $@
+
 soak: setup ## Long random runs: as many sets of observations as minutes allow
 	@$(BIN)/python -m pytest -q -n 2 -m soak -o faulthandler_timeout=0 tests $(ARGS)
 
-# One resolution for all three files: the smaller two are constrained by the first.
+# One resolution for all files: the smaller ones are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.
 lock: ## Resolve pyproject.toml into the lock files (UPGRADE=1 for newer versions)
 	@set -eu; $(find_python); \
@@ -93,8 +103,9 @@ lock: ## Resolve pyproject.toml into the lock files (UPGRADE=1 for newer version
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$$@"; }; \
 	compile pyproject.toml --extra embedded --group dev $(if $(UPGRADE),--upgrade) -o requirements.lock; \
 	compile pyproject.toml -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-runtime.lock; \
-	compile --group build -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-build.lock
+	compile --group build -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-build.lock; \
+	compile tests/bench/stream/peer.in -c requirements.lock $(if $(UPGRADE),--upgrade) -o tests/bench/stream/peer.lock
 
 clean: ## Remove the environment, the caches and the demo's data
-	@rm -rf .venv .venv-lock .venv.lock .avesa .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf .venv .venv-lock $(PEER) .venv.lock .avesa .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	@find services tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
