@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from services.cli.connections import everything
+from services.cli.groups import Group, readers
 from services.cli.letters import Letter, Letters, counted_letters, to_open
-from services.cli.stages import Pulse, ServiceName, ShardLook, Stage, Waiting, shard_standing
+from services.cli.setbacks import Parked, gap, parked
+from services.cli.stages import Pulse, Reader, ShardLook, Stage, Waiting, shard_standing
 from services.cli.standing import Read, service_standing
 from services.cli.verdict import HeldMapping, Seen
 from services.cli.world import World
@@ -27,13 +29,17 @@ from services.contracts.errors import (
     RetryableError,
     UsageError,
 )
+from services.contracts.gaps import SCOPE as GAPS
 from services.contracts.integration import integration_name
 from services.contracts.mapping_files import MappingFiles, did_you_mean
-from services.contracts.names import SYSTEM_PREFIX, Names, checked_tenant, mapping_key
+from services.contracts.names import SYSTEM_PREFIX, Names, checked_tenant, mapping_key, parked_scope
 from services.contracts.ports import Record, Row, StreamInfo
 from services.contracts.times import UtcTime
 from services.extractor.tenants import TenantService
+from services.runtime.leases import RENEWALS_PER_LEASE
 from services.runtime.shards import ready, scope_of
+from services.transformer.groups import SCOPE as GROUPS
+from services.transformer.groups import bindings
 from services.transformer.pinned import Pinned, decode, difference, mappings_folder, shipped
 
 if TYPE_CHECKING:
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLOW_S: Final = 10.0
+PULSE_SLACK_S: Final = 1.0
 TENANTS_AT_ONCE: Final = 16
 LETTERS_LISTED_MAX: Final = 10_000  # of one tenant: ten pages
 LETTERS_OPENED_MAX: Final = 50  # of one tenant; the rest are counted by their names
@@ -49,8 +56,6 @@ LETTERS_OPENED_MAX: Final = 50  # of one tenant; the rest are counted by their n
 STREAM_RECORDS_MAX: Final = 4
 STREAM_READS_MAX: Final = 3  # an empty answer is not the end of a shard
 EXTRACT_SCOPE: Final = "extract"  # extractor/unit.py, LEASE_SCOPE
-
-At = tuple[ServiceName, str]  # a service and the stream it reads
 
 
 class Observer:
@@ -61,13 +66,19 @@ class Observer:
         self._runtime, self._settings = world.runtime, world.settings
         self._pulse = Pulse(world.settings.lease_s)
         self._looked_at = float("-inf")
-        self._streams: dict[At, StreamInfo] = {}
-        self._waiting: dict[tuple[At, str], Waiting | None] = {}
+        self._groups: tuple[Group, ...] = ()
+        self._streams: dict[Reader, StreamInfo] = {}
+        self._waiting: dict[tuple[Reader, str], Waiting | None] = {}
         self._letters: tuple[Letters, ...] = ()
         self._held: tuple[HeldMapping, ...] = ()
         self._pinned: dict[str, Pinned] = {}  # by key: such an object never changes
         self._rebuilt: set[str] = set()  # keys of those whose tables were rebuilt with them
         self._warehouse: Warehouse | None = None
+
+    @property
+    def pulse_s(self) -> float:
+        """How long after a look another one sees who lives: as often as owners show it, and a while for the writing."""
+        return self._settings.lease_s / RENEWALS_PER_LEASE + PULSE_SLACK_S
 
     async def look(self) -> Seen:
         """Errors: UsageError for a tenant that is not there; RetryableError."""
@@ -76,22 +87,28 @@ class Observer:
         connected = self._of_tenant(found.services)
         thorough = clock.monotonic() - self._looked_at >= SLOW_S
         if thorough:
+            self._groups = tuple(Group.of(one) for one in bindings(await self._leased(GROUPS)))
             self._streams = await self._find_streams()
-        shards = {at: await self._shards(at, info) for at, info in self._streams.items()}
+        shards = {reader: await self._shards(reader, info) for reader, info in self._streams.items()}
         if thorough:
             self._waiting = await self._look_into(shards)
             self._letters = await self._look_for_letters(connected)
             self._held = await self._look_for_held(connected)
             self._looked_at = clock.monotonic()
-        marks, leases = await self._marks(), await self._rows({"scope": EXTRACT_SCOPE}, self._names.leases)
+        marks, leases = await self._marks(), await self._leased(EXTRACT_SCOPE)
+        set_aside, gaps = await self._parked(), tuple(map(gap, await self._leased(GAPS)))
         now = clock.now()
         return Seen(
             now,
             self._services(connected, marks, leases, now),
             tuple(map(str, found.unreadable)) if self._tenant_id is None else (),
-            tuple(self._stage(at, rows, now) for at, rows in shards.items()),
+            tuple(self._stage(reader, rows, now) for reader, rows in shards.items()),
             self._letters,
             self._held,
+            self._groups,
+            set_aside,
+            gaps,
+            tuple(sorted(self._files.tables)),
         )
 
     @property
@@ -140,20 +157,29 @@ class Observer:
             return [row async for row in self._runtime.rows.query(table, key)]
         return []
 
+    async def _leased(self, scope: str) -> list[Row]:
+        return await self._rows({"scope": scope}, self._names.leases)
+
+    async def _parked(self) -> tuple[Parked, ...]:
+        by_group = {reader.group: await self._leased(parked_scope(reader.group)) for reader in self._streams}
+        found = (parked(group, row) for group, rows in by_group.items() for row in rows)
+        return tuple(one for one in found if self._tenant_id in (None, one.tenant_id))
+
     # -- streams
-    async def _find_streams(self) -> dict[At, StreamInfo]:
+    async def _find_streams(self) -> dict[Reader, StreamInfo]:
         raw, canonical = self._names.raw_stream, self._names.canonical_stream
         found: dict[str, StreamInfo] = {}
         for stream in (raw, canonical):
             with suppress(NotFoundError):
                 found[stream] = await self._runtime.streams.describe(stream)
-        readers: tuple[At, ...] = (("transformer", raw), ("compactor", raw), ("compactor", canonical))
-        return {at: found[at[1]] for at in readers if at[1] in found}
+        return {
+            reader: found[reader.stream] for reader in readers(self._groups, raw, canonical) if reader.stream in found
+        }
 
-    async def _shards(self, at: At, info: StreamInfo) -> dict[str, Row]:
+    async def _shards(self, reader: Reader, info: StreamInfo) -> dict[str, Row]:
         """The lease rows of the shards that can be read and are not read to their end for good."""
-        scope = scope_of(at[1], info.created, at[0])
-        rows = {row["name"]: row for row in await self._rows({"scope": scope}, self._names.leases)}
+        scope = scope_of(reader.stream, info.created, reader.group)
+        rows = {row["name"]: row for row in await self._leased(scope)}
         ended = {name: bool(row.get("ended")) for name, row in rows.items()}
         return {
             shard.shard_id: rows.get(shard.shard_id, {})
@@ -161,10 +187,10 @@ class Observer:
             if not ended.get(shard.shard_id) and ready(shard, info, ended)
         }
 
-    async def _look_into(self, shards: Mapping[At, Mapping[str, Row]]) -> dict[tuple[At, str], Waiting | None]:
-        wanted = [(at, name, row.get("position")) for at, rows in shards.items() for name, row in rows.items()]
-        found = await _all(self._look_behind(at[1], name, position) for at, name, position in wanted)
-        return {(at, name): waiting for (at, name, _), waiting in zip(wanted, found, strict=True)}
+    async def _look_into(self, shards: Mapping[Reader, Mapping[str, Row]]) -> dict[tuple[Reader, str], Waiting | None]:
+        wanted = [(reader, name, row.get("position")) for reader, rows in shards.items() for name, row in rows.items()]
+        found = await _all(self._look_behind(reader.stream, name, position) for reader, name, position in wanted)
+        return {(reader, name): waiting for (reader, name, _), waiting in zip(wanted, found, strict=True)}
 
     async def _look_behind(self, stream: str, shard_id: str, position: str | None) -> Waiting | None:
         """The first envelopes behind a committed position; None where the stream is too busy for us."""
@@ -183,13 +209,14 @@ class Observer:
             pass
         return None
 
-    def _stage(self, at: At, rows: Mapping[str, Row], now: UtcTime) -> Stage:
+    def _stage(self, reader: Reader, rows: Mapping[str, Row], now: UtcTime) -> Stage:
         monotonic = self._runtime.clock.monotonic()
         looks = (
-            ShardLook(name, row, self._waiting.get((at, name)), self._pulse.feel(row, monotonic))
+            ShardLook(name, row, self._waiting.get((reader, name)), self._pulse.feel(row, monotonic))
             for name, row in rows.items()
         )
-        return Stage(*at, tuple(shard_standing(*at, look, now) for look in looks))
+        shards = tuple(shard_standing(reader, look, now, self._settings.retention_s) for look in looks)
+        return Stage(reader.service, reader.group, reader.stream, shards)
 
     # -- objects
     async def _look_for_letters(self, connected: Iterable[TenantService]) -> tuple[Letters, ...]:

@@ -42,6 +42,7 @@ from services.runtime.loop import cancelled
 from services.runtime.runtime import Runtime
 from services.runtime.shards import DRAIN_LEASE_TIMES
 from services.transformer.catalogue import AGE_MAX_S
+from services.transformer.groups import remembered
 from services.transformer.pinned import Pinned, PinnedMappings, difference, shipped
 from services.transformer.rederive import Rederiver
 from services.transformer.service import Transformer
@@ -260,7 +261,7 @@ class Rebuilder:
         """
         clock = self._runtime.clock
         with self._screen.working("seeing that raw/ is complete") as tell:
-            resting, now = await Transformer(self._runtime, self._files).resting(), clock.now()
+            resting, now = await self._resting(), clock.now()
             times = [now if resting else settled_at(one.pins, one.history.floors, now) for one in self._begun]
             settled = shifted(max(times), seconds=MARGIN_S)
             until = shifted(max(now, settled), seconds=RAW_WAIT_MAX_S)
@@ -286,6 +287,12 @@ class Rebuilder:
                     )
                 tell(f"{max(0.0, seconds_between(now, settled)):.0f} s, and then the next cut of every shard")
                 await clock.sleep(POLL_S)
+
+    async def _resting(self) -> bool:
+        """Does no group transform the table?"""
+        bound = [one for one in await remembered(self._runtime) if one.routes_table(self._table)]
+        rest = [await Transformer(self._runtime, self._files, binding=one).resting() for one in bound]
+        return all(rest)
 
     async def _archived_by_us(self) -> bool:
         """Cut the raw stream to its end, unless running compactors do that."""

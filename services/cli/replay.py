@@ -1,4 +1,5 @@
-"""`avesa replay`: what was read once, through the pipeline again. So far: a table made again from the raw archive."""
+"""`avesa replay`: what was read once, through the pipeline again. So far: a table made again from the raw archive, and
+what waited of parked partitions."""
 
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from services.runtime.mapping_files import load_mappings
 
 if TYPE_CHECKING:
     from services.cli.rebuilding import Plan, Rebuilder, Rebuilt
+    from services.runtime.runtime import Runtime
+    from services.transformer.parking import Parked, Released
 
 app = typer.Typer()
 DONE, FAILED, IN_PART = 0, 1, 3
@@ -31,6 +34,7 @@ class Source(StrEnum):
     raw = "raw"
     stream = "stream"
     dead_letters = "dead-letters"
+    parked = "parked"
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -60,11 +64,14 @@ class Planned(msgspec.Struct, frozen=True):
     "replay",
     "avesa replay --from raw --table tickets --rebuild --dry-run",
     "avesa replay --from raw --table tickets --rebuild --tenant-id acme-msp",
+    "avesa replay --from parked --tenant-id acme-msp --dry-run",
 )
 def replay(  # noqa: PLR0913, PLR0917  each is an option
     screen: Screen,
     place: Place,
-    source: Annotated[Source, typer.Option("--from", help="Where it comes from; so far raw, the raw archive.")],
+    source: Annotated[
+        Source, typer.Option("--from", help="Where it comes from; so far raw, the raw archive, and parked.")
+    ],
     table: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="The canonical table.")] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the table again, with the mapping as the files have it now.")
@@ -82,8 +89,19 @@ def replay(  # noqa: PLR0913, PLR0917  each is an option
     it begins, because all of them must notice. With --service only its mapping changes; the others are made again
     with the one they have. Stopped anywhere, run it again.
 
+    --from parked releases what avesa status lists as parked: so much of it could not be used that the rest was set
+    aside, whole and in order. Mend the mapping first, or it is parked again. It takes two or three minutes.
+
     Exit codes: 0 done; 3 done, but some records could not be used or some tenants failed (listed); 1 failed.
     """
+    if source is Source.parked:
+        if tenant_id is None or table is not None or rebuild:
+            raise UsageError(
+                "what is parked is released by tenant, all tables of it",
+                remedy="avesa replay --from parked --tenant-id TENANT [--service SERVICE] [--dry-run]",
+            )
+        service = service_meant(service, load_mappings(mappings).integrations) if service else None
+        return run(_release(screen, place, checked_tenant(tenant_id), service, dry_run=dry_run))
     files = load_mappings(mappings)
     choice = _checked(files, source, table, rebuild, Choice("", tenant_id, service, dry_run, ask=not yes))
     screen.standing = NOTHING_DONE
@@ -209,3 +227,55 @@ def _exit_code(outcomes: Sequence["Rebuilt"]) -> int:
     if all(one.code for one in outcomes):
         return FAILED
     return IN_PART if any(one.code or one.rejected for one in outcomes) else DONE
+
+
+# -- what is parked ---------------------------------------------------------------------------------------------------
+async def _release(screen: Screen, place: Place, tenant_id: str, service: str | None, *, dry_run: bool) -> int:
+    async with open_world(place, screen, create=not dry_run) as world:
+        return await released(screen, world.runtime, tenant_id, service, dry_run=dry_run)
+
+
+async def released(
+    screen: Screen, runtime: "Runtime", tenant_id: str, service: str | None, *, dry_run: bool = False
+) -> int:
+    """Let what is parked of a tenant go on, or with `dry_run` list it."""
+    from services.transformer.parking import parked, release
+
+    waiting = await parked(runtime, tenant_id, service)
+    if dry_run or not waiting:
+        _show_parked(screen, waiting)
+        return DONE
+    screen.standing = "What was not sent yet still waits: run it again."
+    with screen.working(f"releasing {counted(len(waiting), 'partition')}") as tell:
+        done = await release(runtime, waiting, tell)
+    _show_released(screen, done)
+    return IN_PART if any(one.again for one in done) else DONE
+
+
+def _show_parked(screen: Screen, waiting: Sequence["Parked"]) -> None:
+    screen.show(
+        waiting,
+        {
+            "partition": lambda one: one.partition.text,
+            "group": lambda one: one.consumer,
+            "since": lambda one: one.since,
+            "envelopes": lambda one: one.envelopes,
+            "why": lambda one: one.reason or "released, and not to the end",
+        },
+        empty="Nothing is parked.",
+    )
+
+
+def _show_released(screen: Screen, done: Sequence["Released"]) -> None:
+    screen.show(
+        done,
+        {
+            "partition": lambda one: one.parked.partition.text,
+            "group": lambda one: one.parked.consumer,
+            "envelopes": lambda one: one.envelopes,
+            "result": lambda one: "parked again" if one.again else "ok",
+        },
+    )
+    again = sum(one.again for one in done)
+    if again:
+        screen.alarm(f"{counted(again, 'partition')} went beyond the budget of dead letters again: mend the mapping")

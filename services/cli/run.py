@@ -84,6 +84,7 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
     from services.compactor.iceberg import Warehouse
     from services.compactor.service import Compactor
     from services.extractor.service import run_once
+    from services.transformer.groups import remembered
     from services.transformer.service import Transformer
 
     runtime = world.runtime
@@ -98,19 +99,21 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
             watch=lambda one: tell(f"{one.tenant_id} {one.service} {one.endpoint}, {one.read} read"),
         )
     with screen.working("transforming"):
-        transformed = await Transformer(runtime, files).drain()
+        groups = await remembered(runtime)
+        transformed = [await Transformer(runtime, files, binding=group).drain() for group in groups]
     with screen.working("writing to the lake"):
         warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
         written = await Compactor(runtime, files.tables, warehouse.history).drain()
+    rejected = sum(group.rejected for group in transformed) + written.rejected
     return Outcome(
         summary.endpoints,
         summary.published,
         summary.deleted,
-        transformed.events,
-        sum(endpoint.rejected for endpoint in summary.endpoints) + transformed.rejected + written.rejected,
+        sum(group.events for group in transformed),
+        sum(endpoint.rejected for endpoint in summary.endpoints) + rejected,
         written.files,
         written.rows_written,
-        _exit_code(summary, transformed.rejected + written.rejected),
+        _exit_code(summary, rejected),
     )
 
 

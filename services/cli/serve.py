@@ -14,13 +14,14 @@ from services.cli.screen import Screen
 from services.cli.world import UP_FILE, Place, Up, World, is_meant, open_world, run
 from services.contracts.errors import FatalError, UsageError
 from services.runtime.loop import install_signals, pause
-from services.runtime.mapping_files import load_mappings
+from services.runtime.mapping_files import load_mappings, table_names
 from services.runtime.processes import service_children, stop_children, stop_when_orphaned
 from services.runtime.settings import Settings, inherited_environment, own_variables, variable
 
 app = typer.Typer()
 
 UP_FOLDER: Final = Path(".avesa")
+WORKERS_MAX: Final = 8  # of each service on one machine: 24 processes
 WATCH_S: Final = 1.0
 
 Note = Callable[[str], None]
@@ -58,19 +59,57 @@ def extractor(
     _serve(screen, place, serve, until_stdin_closes)
 
 
-@command(app, "transformer", "avesa transformer")
-def transformer(
-    screen: Screen, place: Place, mappings: MappingsFolder = None, until_stdin_closes: _Orphan = False
+@command(
+    app,
+    "transformer",
+    "avesa transformer",
+    "avesa transformer --group tickets --tables tickets",
+    "avesa transformer --except-tables tickets",
+)
+def transformer(  # noqa: PLR0913, PLR0917  each is an option
+    screen: Screen,
+    place: Place,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="NAME", help="A fleet of its own, with positions of its own.")
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option("--tables", metavar="NAMES", help="These tables only, parted by commas; needs a --group."),
+    ] = None,
+    except_tables: Annotated[
+        str | None, typer.Option("--except-tables", metavar="NAMES", help="All tables but these, left to other groups.")
+    ] = None,
+    fan_out: Annotated[
+        bool, typer.Option("--fan-out", help="Be pushed what arrives, out of a throughput of its own (AVESA_FAN_OUT).")
+    ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Start nothing: nobody runs this group any more.")] = False,
+    mappings: MappingsFolder = None,
+    until_stdin_closes: _Orphan = False,
 ) -> None:
-    """Map and label what the raw stream brings, for ever, into the canonical stream."""
-    files = load_mappings(mappings)
+    """Map and label what the raw stream brings, for ever, into the canonical stream.
+
+    A group bound to some tables has leases, positions, state and failures of its own: docs/scaling.md.
+    """
+    from services.transformer.groups import bind
+    from services.transformer.groups import forget as forget_group
+    from services.transformer.service import Transformer
+
+    binding = bind(group, tables, except_tables, table_names(mappings), fan_out=fan_out)
+    if forget:
+        run(_at_once(screen, place, lambda world: forget_group(world.runtime, binding.group)))
+        return
+    files = load_mappings(mappings, binding.routes_table)
 
     async def serve(world: World, stopping: asyncio.Event) -> None:
-        from services.transformer.service import Transformer
-
-        await Transformer(world.runtime, files).run(stopping)
+        bound = msgspec.structs.replace(binding, fan_out=fan_out or world.settings.fan_out)
+        await Transformer(world.runtime, files, binding=bound).run(stopping)
 
     _serve(screen, place, serve, until_stdin_closes)
+
+
+async def _at_once(screen: Screen, place: Place, work: Callable[[World], Awaitable[None]]) -> None:
+    async with open_world(place, screen) as world:
+        await work(world)
 
 
 @command(app, "compactor", "avesa compactor")
@@ -108,13 +147,26 @@ def _serve(screen: Screen, place: Place, serve: Serve, until_stdin_closes: bool)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
-@command(app, "up", "avesa up", "avesa up --interval-s 60", "AWS_ENDPOINT_URL=http://localhost:4566 avesa up")
+@command(
+    app,
+    "up",
+    "avesa up",
+    "avesa up --interval-s 60",
+    "avesa up --workers 3",
+    "AWS_ENDPOINT_URL=http://localhost:4566 avesa up",
+)
 def up(
     screen: Screen,
     place: Place,
     interval_s: Annotated[
         float | None, typer.Option("--interval-s", metavar="SECONDS", min=1, help="Read every endpoint so often.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", metavar="N", min=1, max=WORKERS_MAX, help="Processes of each service, which share the work."
+        ),
+    ] = 1,
     port: Annotated[
         int | None,
         typer.Option("--port", metavar="PORT", min=1, max=65535, help="Port of the embedded AWS. Default: a free one."),
@@ -131,11 +183,17 @@ def up(
     load_mappings(mappings)  # a mistake is told here, not in three logs
     own = {"AVESA_INTERVAL_S": str(interval_s)} if interval_s else {}
     options = ["--mappings", str(mappings)] if mappings else []
-    run(_up(screen, place, own, options, port, embedded))
+    run(_up(screen, place, own, options, workers, port, embedded))
 
 
 async def _up(
-    screen: Screen, place: Place, own: Mapping[str, str], options: Sequence[str], port: int | None, embedded: bool
+    screen: Screen,
+    place: Place,
+    own: Mapping[str, str],
+    options: Sequence[str],
+    workers: int,
+    port: int | None,
+    embedded: bool,
 ) -> None:
     from services.runtime.clock import SystemClock
 
@@ -144,9 +202,10 @@ async def _up(
     clock, logs = SystemClock(), UP_FOLDER / "logs"
     async with _aws(screen, place, port, embedded) as aws:
         screen.standing = ""
-        children = service_children(logs, {**aws.environment, **own}, options, clock, screen.note)
+        children = service_children(logs, {**aws.environment, **own}, options, clock, screen.note, workers)
         running = [asyncio.create_task(child.run()) for child in children]
-        screen.note(f"extractor, transformer and compactor are running; logs in {logs}")
+        each = f", {workers} of each," if workers > 1 else ""
+        screen.note(f"extractor, transformer and compactor{each} are running; logs in {logs}")
         screen.note("In another terminal: avesa setup-service, avesa status, avesa query 'SELECT ...'. Ctrl-C ends it.")
         while not stopping.is_set() and aws.runs():
             await pause(clock, stopping, WATCH_S)

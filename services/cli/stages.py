@@ -1,4 +1,4 @@
-"""How far the transformer and the compactor have come with the streams, and which owners show life. Pure."""
+"""How far each group of transformers and the compactor have come with the streams, and which owners show life. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -14,6 +14,14 @@ HOUR_S: Final = 3_600.0
 
 ServiceName = Literal["transformer", "compactor"]
 Row = Mapping[str, Any]
+
+
+class Reader(msgspec.Struct, frozen=True):
+    """One group's reading of one stream. A group is the service itself, or transformers bound to some tables."""
+
+    service: ServiceName
+    group: str
+    stream: str
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -44,10 +52,16 @@ class ShardLook(msgspec.Struct, frozen=True):
 
 
 class ShardStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="shard"):
-    """One shard in the hands of one service. `uncut_since`: read, durable, and in no file of the lake yet; `unmerged`
-    counts cuts whose files are in no table yet; all of them was read before `unmerged_since`."""
+    """One shard in the hands of one group.
+
+    Shape:  `uncut_since`: read, durable, and in no file of the lake yet; `unmerged` counts cuts whose files are in no
+            table yet; all of them was read before `unmerged_since`. What the owner told with its last sign of life,
+            None where it told nothing: `events_per_s` it does, `behind_ms` its reading is, `committed_at` its last
+            commit. `asked_by`: the worker to whom it is to be handed over. `deaths`: owners in a row that died at it.
+    """
 
     service: ServiceName
+    group: str
     stream: str
     shard_id: str
     owner: str | None
@@ -59,6 +73,11 @@ class ShardStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="shard"):
     unmerged: int = 0
     unmerged_since: UtcTime | None = None
     expired: bool = False
+    events_per_s: float | None = None
+    behind_ms: int | None = None
+    committed_at: UtcTime | None = None
+    asked_by: str | None = None
+    deaths: int = 0
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -69,16 +88,22 @@ class Late(msgspec.Struct, frozen=True):
     owned: bool
 
 
-def shard_standing(service: ServiceName, stream: str, look: ShardLook, now: UtcTime) -> ShardStanding:
+def shard_standing(
+    reader: Reader, look: ShardLook, now: UtcTime, retention_s: float = Rules().retention_s
+) -> ShardStanding:
+    """`retention_s`: how long the stream keeps a record."""
     row = look.row
-    held = read_row(row) if service == "compactor" else ShardRow()
+    held = read_row(row) if reader.service == "compactor" else ShardRow()
     uncut = held.opened_at if held.spool or held.cut else None
-    progress = row.get("progress") or {}
+    progress, owner = row.get("progress") or {}, row.get("owner")
+    told = progress if owner is not None else {}  # of who let go it says nothing any more
+    rate, behind_ms = told.get("rate"), told.get("behind_ms")
     return ShardStanding(
-        service,
-        stream,
+        reader.service,
+        reader.group,
+        reader.stream,
         look.shard_id,
-        row.get("owner"),
+        owner,
         int(row.get("epoch", 0)),
         look.life,
         row.get("position"),
@@ -86,7 +111,12 @@ def shard_standing(service: ServiceName, stream: str, look: ShardLook, now: UtcT
         uncut or (held.arrived_at if held.cut else None),
         sum(len(run.unmerged) for run in held.waiting),
         _unmerged_since(held),
-        may_have_expired(held, progress, now, Rules().retention_s),
+        may_have_expired(held, progress, now, retention_s),
+        None if rate is None else float(rate),
+        None if behind_ms is None else int(behind_ms),
+        progress.get("committed_at"),
+        row.get("asked_by"),
+        int(row.get("deaths") or 0),
     )
 
 
@@ -100,9 +130,10 @@ def _unmerged_since(held: ShardRow) -> UtcTime | None:
 
 
 class Stage(msgspec.Struct, frozen=True, tag_field="kind", tag="stage"):
-    """One service's work on one stream: its shards that are not read to their end for good."""
+    """One group's work on one stream: its shards that are not read to their end for good."""
 
     service: ServiceName
+    group: str
     stream: str
     shards: tuple[ShardStanding, ...]
 

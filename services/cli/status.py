@@ -1,18 +1,21 @@
 """`avesa status`: is everything up to date, and if not, what is wrong and what to do."""
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
+import msgspec
 import typer
 
 from services.cli.ages import ago, rough
+from services.cli.groups import Group
 from services.cli.letters import Letters
 from services.cli.options import MappingsFolder, OneTenant, command
 from services.cli.screen import Columns, Screen, counted, size_shown
-from services.cli.stages import Life, Stage
+from services.cli.setbacks import Gap, Parked
+from services.cli.stages import Life, ShardStanding, Stage, Waiting
 from services.cli.standing import EndpointStanding, ServiceStanding, State
-from services.cli.verdict import Seen, Verdict, judge
+from services.cli.verdict import Seen, Verdict, between, judge
 from services.cli.world import Place, World, open_world, run
 from services.contracts.errors import RetryableError
 from services.contracts.mapping_files import MappingFiles
@@ -23,15 +26,36 @@ if TYPE_CHECKING:
     from services.compactor.upkeep import Upkeep
 
 app = typer.Typer()
+T = TypeVar("T")
 
 WATCH_S: Final = 2.0
 CLEAR: Final = "\x1b[H\x1b[2J"  # ECMA-48: cursor home, erase display
 OWNER_CHARS: Final = 8  # of a worker's name; --json has it whole
+GAP_STATES: Final[Mapping[str, str]] = {
+    "open": "waits to be read again",
+    "halted": "holds up the shard (AVESA_ON_GAP=halt)",
+    "archive": "is being read again from the raw archive",
+    "source": "is being read again from the vendors",
+}
 UNTROUBLED: Final[frozenset[State]] = frozenset({"up to date", "reading", "paused"})
 
 
+class _View(msgspec.Struct, frozen=True):
+    """What of a look is shown: `every` endpoint or the troubled ones, each of the `shards` or their sums. `options` are
+    those that commands of ours take to be about the same environment and mapping files."""
+
+    every: bool
+    shards: bool
+    options: str
+
+
 @command(
-    app, "status", "avesa status", "avesa status --tenant-id acme-msp", "avesa status --watch", "avesa status --tables"
+    app,
+    "status",
+    "avesa status",
+    "avesa status --tenant-id acme-msp",
+    "avesa status --shards --watch",
+    "avesa status --tables",
 )
 def status(
     screen: Screen,
@@ -39,6 +63,9 @@ def status(
     tenant_id: OneTenant = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again every 2 s until Ctrl-C; shows which owners live.")
+    ] = False,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Also show every shard: who owns it, its lag, rate and last commit.")
     ] = False,
     tables: Annotated[
         bool, typer.Option("--tables", help="Also show how the tables of the lake stand (a request or two a table).")
@@ -50,11 +77,12 @@ def status(
     Exit codes: 0 nothing needs a person, 3 something does. With --tenant-id every endpoint of that tenant is shown.
     """
     options = f" --mappings {shlex.quote(str(mappings))}" if mappings else ""
-    return run(_status(screen, place, load_mappings(mappings), tenant_id, watch, tables, options))
+    view = _View(tenant_id is not None, shards, options)
+    return run(_status(screen, place, load_mappings(mappings), tenant_id, view, watch, tables))
 
 
 async def _status(
-    screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, watch: bool, tables: bool, options: str
+    screen: Screen, place: Place, files: MappingFiles, tenant_id: str | None, view: _View, watch: bool, tables: bool
 ) -> int:
     from asyncio import CancelledError
 
@@ -62,9 +90,14 @@ async def _status(
 
     async with open_world(place, screen, create=False) as world:
         observer = Observer(world, files, tenant_id)
-        options += f" --environment {world.settings.names.environment}"
+        view = msgspec.structs.replace(view, options=f"{view.options} --environment {world.settings.names.environment}")
         seen = await observer.look()
-        code = _show(screen, world, seen, every=tenant_id is not None, options=options)
+        if view.shards and not watch and any(stage.owners for stage in seen.stages):
+            wait_s = observer.pulse_s
+            with screen.working(f"waiting {wait_s:.0f} s for signs of life"):
+                await world.runtime.clock.sleep(wait_s)
+            seen = await observer.look()
+        code = _show(screen, world, seen, view)
         if tables:
             await _show_tables(screen, world, tenant_id, seen.at)
         try:
@@ -75,7 +108,7 @@ async def _status(
                 except RetryableError as err:
                     screen.note(f"no answer: {err}")
                     continue
-                code = _show(screen, world, seen, every=tenant_id is not None, options=options, again=True)
+                code = _show(screen, world, seen, view, again=True)
         except CancelledError:  # Ctrl-C is how watching ends
             screen.note("")
         return code
@@ -93,14 +126,14 @@ async def _show_tables(screen: Screen, world: World, tenant_id: str | None, now:
     screen.show(found, _table_columns(now), empty="the lake holds no table yet")
 
 
-def _show(screen: Screen, world: World, seen: Seen, *, every: bool, options: str, again: bool = False) -> int:
-    verdict = judge(seen, f"s3://{world.settings.names.bucket}", options)
+def _show(screen: Screen, world: World, seen: Seen, view: _View, *, again: bool = False) -> int:
+    verdict = judge(seen, f"s3://{world.settings.names.bucket}", view.options)
     if screen.as_json:
         _show_records(screen, seen, verdict)
     else:
         if again:
             screen.out.write(CLEAR if screen.out.isatty() else "\n")
-        _show_people(screen, seen, verdict, every)
+        _show_people(screen, seen, verdict, view)
     screen.out.flush()
     return verdict.exit_code
 
@@ -111,28 +144,38 @@ def _show_records(screen: Screen, seen: Seen, verdict: Verdict) -> None:
     for service, endpoints in seen.services:
         for record in (service, *endpoints):
             screen.record(record)
-    for record in (*seen.stages, *seen.letters, *seen.held):
+    for record in (*seen.stages, *seen.groups, *seen.parked, *seen.gaps, *seen.letters, *seen.held):
         screen.record(record)
 
 
-def _show_people(screen: Screen, seen: Seen, verdict: Verdict, every: bool) -> None:
+def _show_people(screen: Screen, seen: Seen, verdict: Verdict, view: _View) -> None:
     _show_verdict(screen, verdict)
     if seen.services:
         screen.say()
         screen.show([service for service, _ in seen.services], _service_columns(seen.at))
     for service, endpoints in seen.services:
         mixed = len(service.endpoints) > 1  # one state of all is told by the table above
-        shown = [one for one in endpoints if every or one.code or (mixed and one.state not in UNTROUBLED)]
+        shown = [one for one in endpoints if view.every or one.code or (mixed and one.state not in UNTROUBLED)]
         if shown:
             screen.say()
             screen.say(service.name)
             screen.show(shown, _endpoint_columns(seen.at))
-    if seen.services and seen.stages:
+    if seen.stages and (seen.services or view.shards):
         screen.say()
         screen.show(seen.stages, _stage_columns(seen.at))
-    if seen.letters:
+    if view.shards:
+        _show_next(screen, [shard for stage in seen.stages for shard in stage.shards], _shard_columns(seen.at))
+    if len(seen.groups) > 1:
+        _show_next(screen, seen.groups, GROUP_COLUMNS)
+    _show_next(screen, seen.parked, _parked_columns(seen.at))
+    _show_next(screen, seen.gaps, GAP_COLUMNS)
+    _show_next(screen, seen.letters, _letter_columns(seen.at))
+
+
+def _show_next(screen: Screen, records: Sequence[T], columns: Columns[T]) -> None:
+    if records:
         screen.say()
-        screen.show(seen.letters, _letter_columns(seen.at))
+        screen.show(records, columns)
 
 
 def _show_verdict(screen: Screen, verdict: Verdict) -> None:
@@ -156,7 +199,7 @@ def _service_columns(now: UtcTime) -> Columns[ServiceStanding]:
         "ENDPOINTS": lambda one: ", ".join(f"{count} {state}" for state, count in one.endpoints.items()),
         "READ": lambda one: _within(one.read_at, now) if one.read_at or len(one.endpoints) == 1 else "not all yet",
         "SWEPT": lambda one: ago(one.swept_at, now) if one.swept_at else None,
-        "READ BY": lambda one: _owner(one.owner, f"epoch {one.epoch}", one.life) if one.owner else "nobody",
+        "READ BY": lambda one: _owner(one.owner, one.life) if one.owner else "nobody",
     }
 
 
@@ -172,14 +215,52 @@ def _endpoint_columns(now: UtcTime) -> Columns[EndpointStanding]:
 
 def _stage_columns(now: UtcTime) -> Columns[Stage]:
     return {
-        "SERVICE": lambda stage: stage.service,
+        "SERVICE": lambda stage: stage.group,
         "STREAM": lambda stage: stage.stream,
         "SHARDS": lambda stage: len(stage.shards),
         "OWNED BY": lambda stage: ", ".join(_owners(stage)) or "nobody",
-        "WAITING": lambda stage: _waiting(stage, now),
+        "WAITING": lambda stage: _waiting_of_all(stage, now),
         "NOT CUT": lambda stage: f"for {rough(seconds_between(stage.uncut_since, now))}" if stage.uncut_since else "",
         "NOT MERGED": lambda stage: counted(stage.unmerged, "cut") if stage.unmerged else "",
     }
+
+
+def _shard_columns(now: UtcTime) -> Columns[ShardStanding]:
+    return {
+        "SHARDS OF": lambda one: one.group,
+        "STREAM": lambda one: one.stream,
+        "SHARD": lambda one: short_shard(one.shard_id),
+        "OWNER": _shard_owner,
+        "EPOCH": lambda one: one.epoch or None,
+        "WAITING": lambda one: _waiting(one.waiting, now),
+        "BEHIND": lambda one: None if one.behind_ms is None else f"{one.behind_ms / 1_000:,.1f} s",
+        "RATE": lambda one: None if one.events_per_s is None else f"{one.events_per_s:,.0f}/s",
+        "COMMITTED": lambda one: ago(one.committed_at, now) if one.committed_at else None,
+    }
+
+
+GROUP_COLUMNS: Final[Columns[Group]] = {
+    "GROUP": lambda one: one.group,
+    "TABLES": lambda one: one.covers,
+    "READS BY": lambda one: "enhanced fan-out" if one.fan_out else "polling",
+}
+
+
+def _parked_columns(now: UtcTime) -> Columns[Parked]:
+    return {
+        "PARKED BY": lambda one: one.group,
+        "PARTITION": lambda one: one.partition,
+        "SINCE": lambda one: ago(one.since, now) if one.since else None,
+        "WHY": lambda one: one.why,
+    }
+
+
+GAP_COLUMNS: Final[Columns[Gap]] = {
+    "GAP OF": lambda one: one.group,
+    "WHAT": lambda one: (
+        f"the lost range {between(one)} of {short_shard(one.shard_id)} ({one.stream}) {GAP_STATES[one.state]}"
+    ),
+}
 
 
 def _table_columns(now: UtcTime) -> "Columns[Upkeep]":
@@ -224,24 +305,51 @@ def _why(one: EndpointStanding, now: UtcTime) -> str:
 def _owners(stage: Stage) -> Iterable[str]:
     unowned = sum(shard.owner is None for shard in stage.shards)
     for owner, shards in stage.owners.items():
-        epochs = sorted({shard.epoch for shard in shards})
         lives = [shard.life for shard in shards if shard.life is not None]
         dying = min(lives, key=lambda life: life.alive, default=None)
-        span = f"{epochs[0]}-{epochs[-1]}" if len(epochs) > 1 else str(epochs[0])
-        yield _owner(owner, f"{counted(len(shards), 'shard')}, epoch {span}", dying)
+        yield _owner(owner, dying, counted(len(shards), "shard"))
     if unowned and unowned < len(stage.shards):
         yield f"{unowned} by nobody"
 
 
-def _owner(owner: str, what: str, life: Life | None) -> str:
-    shown = "" if life is None else ", alive" if life.alive else f", silent for {rough(life.quiet_s)}"
-    return f"{owner[:OWNER_CHARS]} ({what}{shown})"
+def _owner(owner: str, life: Life | None, *more: str) -> str:
+    """`a1b2c3d4 (2 shards, alive)`, with as much of that as is known."""
+    shown = ", ".join(filter(None, (*more, _life(life))))
+    return f"{owner[:OWNER_CHARS]} ({shown})" if shown else owner[:OWNER_CHARS]
 
 
-def _waiting(stage: Stage, now: UtcTime) -> str:
+def _life(life: Life | None) -> str:
+    """Nothing where it is not known yet."""
+    return "" if life is None else "alive" if life.alive else f"silent for {rough(life.quiet_s)}"
+
+
+def _waiting_of_all(stage: Stage, now: UtcTime) -> str:
     if any(shard.waiting is None for shard in stage.shards):
         return "unknown"
-    if not stage.events:
+    return _waiting(Waiting(stage.events, stage.more, stage.waiting_since), now)
+
+
+def _waiting(waiting: Waiting | None, now: UtcTime) -> str:
+    if waiting is None:
+        return "unknown"
+    if not waiting.events:
         return "nothing"
-    since = f", {rough(seconds_between(stage.waiting_since, now))}" if stage.waiting_since else ""
-    return f"{'more than ' if stage.more else ''}{counted(stage.events, 'event')}{since}"
+    since = f", {rough(seconds_between(waiting.since, now))}" if waiting.since else ""
+    return f"{'more than ' if waiting.more else ''}{counted(waiting.events, 'event')}{since}"
+
+
+def _shard_owner(shard: ShardStanding) -> str:
+    if shard.owner is None:
+        return "nobody"
+    more = [] if shard.life else ["no sign of life yet"]
+    if shard.asked_by is not None:
+        more.append(f"to be handed over to {shard.asked_by[:OWNER_CHARS]}")
+    if shard.deaths:
+        more.append(f"{counted(shard.deaths, 'owner')} died at it")
+    return _owner(shard.owner, shard.life, *more)
+
+
+def short_shard(shard_id: str) -> str:
+    """`shard-7` for `shardId-000000000007`."""
+    number = shard_id.removeprefix("shardId-")
+    return f"shard-{int(number)}" if number.isdecimal() and number != shard_id else shard_id

@@ -4,18 +4,20 @@ Pure: the same rows at the same time make the same verdict. Nothing here knows A
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 import msgspec
 
-from services.cli.ages import ago, rough
+from services.cli.ages import ago, rough, shown_time
+from services.cli.groups import POLLING_MAX, Group, crowded, shared
 from services.cli.letters import Letters
 from services.cli.screen import counted
+from services.cli.setbacks import Gap, Parked
 from services.cli.spelling import listed
-from services.cli.stages import Stage
+from services.cli.stages import LATE_S, Reader, Stage
 from services.cli.standing import EndpointStanding, Read, ServiceStanding
-from services.contracts.times import UtcTime
+from services.contracts.times import UtcTime, seconds_between
 
 DONE, IN_PART = 0, 3
 SILENT_MAX_S: Final = 120.0  # lease times in which any living worker would have taken over
@@ -42,7 +44,7 @@ class Trouble(msgspec.Struct, frozen=True, tag_field="kind", tag="trouble"):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Everything one look found."""
+    """Everything one look found; `tables` are those that the mapping files know."""
 
     at: UtcTime
     services: tuple[Read, ...]
@@ -50,6 +52,10 @@ class Seen(msgspec.Struct, frozen=True):
     stages: tuple[Stage, ...] = ()
     letters: tuple[Letters, ...] = ()
     held: tuple[HeldMapping, ...] = ()
+    groups: tuple[Group, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    tables: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True, tag_field="kind", tag="verdict"):
@@ -84,6 +90,8 @@ def _quiet_verdict(seen: Seen) -> str:
         busy.append(f"{more}{counted(waiting, 'event')} on the way to the lake")
     if any(stage.uncut_since or stage.unmerged for stage in seen.stages):
         busy.append("new files about to be merged")
+    if seen.gaps:
+        busy.append(f"{counted(len(seen.gaps), 'lost range')} of a stream about to be read again")
     if states["reading"]:
         busy.append(f"{counted(states['reading'], 'service')} being read for the first time in a while")
     waits = states["not read yet"] + states["behind"]
@@ -101,9 +109,12 @@ def _troubles(seen: Seen, place: str, options: str) -> Iterator[Trouble]:
     """The most important first: what may be lost, what holds up everybody, one tenant, one endpoint, one record."""
     now = seen.at
     reads = [(service, endpoints) for service, endpoints in seen.services if service.state != "paused"]
+    yield from _gaps(seen.gaps, now)
+    gaps = {(gap.group, gap.stream, gap.shard_id) for gap in seen.gaps}
     for stage in seen.stages:
-        yield from _lost(stage)
-    yield from _held_up(seen.stages, now)
+        yield from _lost(stage, gaps)
+    yield from _held_up(seen, now)
+    yield from _parked(seen.parked, place, options, now)
     yield from (Trouble(what, "Run `avesa setup-service` again, or remove the row.") for what in seen.unreadable)
     yield from _refused([service for service, _ in reads], now)
     yield from _not_read(reads, now)
@@ -111,6 +122,7 @@ def _troubles(seen: Seen, place: str, options: str) -> Iterator[Trouble]:
     for service, endpoints in reads:
         yield from _failing(service, endpoints, now)
         yield from _unswept(service, endpoints, now)
+    yield from _crowded(seen)
     yield from _letters(seen.letters, place)
     for held in seen.held:
         what = f"the mapping of {held.table} for {held.tenant_id} {held.service} is not in force as the files have it"
@@ -121,32 +133,94 @@ def _troubles(seen: Seen, place: str, options: str) -> Iterator[Trouble]:
         )
 
 
-def _lost(stage: Stage) -> Iterator[Trouble]:
-    if stage.expired:
-        what = f"{counted(stage.expired, 'shard')} of {stage.stream} may have dropped records the {stage.service} never"
+def _gaps(gaps: Iterable[Gap], now: UtcTime) -> Iterator[Trouble]:
+    """Ranges that are read again are work; those that wait for a person, or for too long, are not."""
+    for gap in gaps:
+        what = (
+            f"what arrived in {gap.shard_id} of {gap.stream} {between(gap)} was dropped before the {gap.group} read it"
+        )
+        if gap.state == "halted":
+            yield Trouble(
+                f"{what}, and AVESA_ON_GAP=halt holds up that shard",
+                "Start its workers with AVESA_ON_GAP=continue: newer data flow, and the lost range is read again.",
+            )
+        elif gap.state == "open" and seconds_between(gap.at, now) > LATE_S:
+            yield Trouble(
+                f"{what}; that was met {ago(gap.at, now)}, and nobody has begun to read it again",
+                "A compactor does it (`avesa compactor`, `avesa up`); the log of one that runs says what it waits for.",
+            )
+
+
+def between(gap: Gap) -> str:
+    return f"between {shown_time(gap.since)} and {shown_time(gap.until)}"
+
+
+def _lost(stage: Stage, told: Container[tuple[str, str, str]]) -> Iterator[Trouble]:
+    expired = [one for one in stage.shards if one.expired and (one.group, one.stream, one.shard_id) not in told]
+    if expired:
+        what = f"{counted(len(expired), 'shard')} of {stage.stream} may have dropped records the {stage.group} never"
         yield Trouble(f"{what} read", "`avesa trigger-backfill` reads them from the vendors again.")
 
 
-def _held_up(stages: Iterable[Stage], now: UtcTime) -> Iterator[Trouble]:
-    """Services that do not get on, so that everything behind them waits; those that do not run at all first."""
+def _held_up(seen: Seen, now: UtcTime) -> Iterator[Trouble]:
+    """Groups that do not get on, so that everything behind them waits; those that do not run at all first."""
     late: dict[tuple[bool, str], list[tuple[float, str]]] = {}
-    for stage in stages:
+    for stage in seen.stages:
         found = stage.late(now)
         if found is not None:
             events = f"{'more than ' if stage.more else ''}{counted(stage.events, 'event')} of"
             held = f"{events if stage.events else 'what was read of'} {stage.stream}"
-            late.setdefault((found.owned, stage.service), []).append((found.age_s, held))
-    for (owned, service), some in sorted(late.items()):
+            late.setdefault((found.owned, stage.group), []).append((found.age_s, held))
+    known = {group.group: group for group in seen.groups}
+    for (owned, group), some in sorted(late.items()):
         age, held = rough(max(age_s for age_s, _ in some)), listed(held for _, held in some)
         if owned:
             yield Trouble(
-                f"the {service} is {age} behind with {held}",
+                f"the {group} is {age} behind with {held}",
                 "Its log says why (a merge that fails, a throttled stream); more workers share the shards.",
             )
         else:
+            yield Trouble(f"no {group} runs: {held} waiting for {age}", _how_to_run(group, known.get(group)))
+
+
+def _how_to_run(service: str, group: Group | None) -> str:
+    if group is None or group.is_default:
+        command = f"avesa {service}" if group is None else group.start
+        return f"Start `{command}` (or `avesa up`), or `avesa run --once`."
+    return f"Start `{group.start}`; if nobody shall run it any more, `{group.forget}`."
+
+
+def _parked(parked: Iterable[Parked], place: str, options: str, now: UtcTime) -> Iterator[Trouble]:
+    for one in parked:
+        since = f", {ago(one.since, now)}" if one.since else ""
+        yield Trouble(
+            f"the {one.group} has parked {one.partition}{since}" + (f" ({one.why})" if one.why else ""),
+            "It waits whole and in order, and all else goes on. Mend the mapping or the records (letters below "
+            f"{place}/{one.tenant_id}/dead-letter/), then: avesa replay --from parked --tenant-id {one.tenant_id} "
+            f"--service {one.service}{options}",
+        )
+
+
+def _crowded(seen: Seen) -> Iterator[Trouble]:
+    """Groups in each other's way: too many at one stream, two at one table."""
+    reading = [Reader(stage.service, stage.group, stage.stream) for stage in seen.stages]
+    for stream, names in crowded(seen.groups, reading).items():
+        yield Trouble(
+            f"{len(names)} groups poll {stream} ({_some(names)}), and a shard has room for {POLLING_MAX}: 5 reads/s "
+            "and 2 MiB/s for all together",
+            "Give a group enhanced fan-out (`avesa transformer --fan-out`, AVESA_FAN_OUT), or make fewer groups.",
+        )
+    for names, some in shared(seen.groups, seen.tables).items():
+        tables = _some(some)
+        if names:
             yield Trouble(
-                f"no {service} runs: {held} waiting for {age}",
-                f"Start `avesa {service}` (or `avesa up`), or `avesa run --once`.",
+                f"{listed(names)} all transform {tables}: that is done and stored {len(names)} times",
+                "Give each table to one group: --tables and --except-tables of `avesa transformer`.",
+            )
+        else:
+            yield Trouble(
+                f"no group transforms {tables}",
+                f"Start one for them: avesa transformer --group NAME --tables {','.join(some)}",
             )
 
 

@@ -242,10 +242,13 @@ class Healing:
         return {(row["tenant_id"], row["service"]) async for row in rows}
 
     def _is_read(self, endpoint: Endpoint) -> bool:
-        """Does the integration still read it, for itself or for those that hang from it?"""
+        """Does the integration still read it, for itself or for those that hang from it? One that is not known here
+        may be known to an extractor."""
         integration = self._integrations.get(integration_name(endpoint.service))
-        found = integration.endpoints.get(endpoint.name) if integration is not None else None
-        if integration is None or found is None:
+        if integration is None:
+            return True
+        found = integration.endpoints.get(endpoint.name)
+        if found is None:
             return False
         children = [
             one for one in integration.endpoints.values() if one.parent and one.parent.endpoint == endpoint.name

@@ -17,7 +17,7 @@ from typing import Literal
 Code = Literal[
     "already_running", "aws_unreachable", "bad_answer", "bad_credentials", "bad_envelope", "bad_mapping", "bad_row",
     "bad_value", "conflict", "disk_full", "fenced", "forbidden", "missing_key", "not_found", "old_mapping",
-    "pages_do_not_advance", "payload_unreadable", "port_taken", "rebuild_unfinished", "throttled", "timeout",
+    "pages_do_not_advance", "payload_unreadable", "poison", "port_taken", "rebuild_unfinished", "throttled", "timeout",
     "too_large", "unavailable", "unknown_service", "unknown_table", "unknown_tenant", "unreadable_time", "usage",
     "vendor_error", "wrong_host",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
@@ -68,16 +68,38 @@ def decode_table(data: bytes, file: str) -> CanonicalTable:
     return table
 
 
-def decode_integration(data: bytes, file: str) -> Integration:
-    """One `mappings/integrations/{service}.json`. Errors: MappingError."""
-    integration = _decode(data, Integration, file)
+RoutesTable = Callable[[str], bool]
+
+
+def every_table(_: str) -> bool:
+    """Who is bound to all canonical tables."""
+    return True
+
+
+def decode_integration(data: bytes, file: str, routes_table: RoutesTable = every_table) -> Integration:
+    """One `mappings/integrations/{service}.json`.
+
+    Shape:  of an endpoint that feeds a table which is not routed, that it does is all that is kept: whatever is wrong
+            with it concerns others.
+    Errors: MappingError.
+    """
+    integration = _decode(data, Integration, file, lambda plain: _reduced(plain, routes_table))
     _raise_any(Problem(file, at, what, remedy) for at, what, remedy in _contradictions(integration))
     return integration
 
 
-def check_against(integration: Integration, tables: Mapping[str, CanonicalTable], file: str) -> None:
-    """What can only be seen with all files at hand: tables and columns that exist. Errors: MappingError."""
-    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in _unknown_columns(integration, tables))
+def check_against(
+    integration: Integration,
+    tables: Mapping[str, CanonicalTable],
+    file: str,
+    routes_table: RoutesTable = every_table,
+) -> None:
+    """What can only be seen with all files at hand: tables and columns that exist, of the tables that are routed.
+
+    Errors: MappingError.
+    """
+    found = _unknown_columns(integration, tables, routes_table)
+    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in found)
 
 
 def json_schema(kind: type[Integration] | type[CanonicalTable]) -> dict[str, Any]:
@@ -101,8 +123,8 @@ Found = tuple[str, str, str]  # at, what, remedy
 _SCHEMA_KEY = "$schema"  # a file may begin with it, so that an editor finds the schema
 
 
-def _decode(data: bytes, kind: type[T], file: str) -> T:
-    plain = _parse(data, file)
+def _decode(data: bytes, kind: type[T], file: str, reduced: Callable[[Any], Any] = lambda plain: plain) -> T:
+    plain = reduced(_parse(data, file))
     if isinstance(plain, dict):
         plain.pop(_SCHEMA_KEY, None)
     repeated = [Problem(file, at, what, remedy) for at, what, remedy in _repeated(plain, "$")]
@@ -113,6 +135,19 @@ def _decode(data: bytes, kind: type[T], file: str) -> T:
         raise MappingError(repeated + wrong) from None
     _raise_any(repeated)
     return decoded
+
+
+def _reduced(plain: Any, routes_table: RoutesTable) -> Any:
+    """`plain`, in which an endpoint that feeds another's table says that and nothing else."""
+    endpoints = plain.get("endpoints") if isinstance(plain, dict) else None
+    if not isinstance(endpoints, dict):
+        return plain
+    for name, endpoint in endpoints.items():
+        canonical = endpoint.get("canonical") if isinstance(endpoint, dict) else None
+        table = canonical.get("table") if isinstance(canonical, dict) else None
+        if isinstance(table, str) and not routes_table(table):
+            endpoints[name] = {"path": "-", "record_id": "-", "canonical": {"table": table, "fields": {}}}
+    return plain
 
 
 class _Object(dict[str, Any]):
@@ -343,10 +378,12 @@ def _unknown_zone(name: str, at: str) -> Iterator[Found]:
         yield at, f"{name!r} is no time zone", did_you_mean(name, available_timezones()) or "Such as America/New_York."
 
 
-def _unknown_columns(integration: Integration, tables: Mapping[str, CanonicalTable]) -> Iterator[Found]:
+def _unknown_columns(
+    integration: Integration, tables: Mapping[str, CanonicalTable], routes_table: RoutesTable
+) -> Iterator[Found]:
     for name, endpoint in integration.endpoints.items():
         mapping = endpoint.canonical
-        if mapping is None:
+        if mapping is None or not routes_table(mapping.table):
             continue
         at = f"$.endpoints.{name}.canonical"
         table = tables.get(mapping.table)

@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 
 from services.contracts.errors import UsageError
+from services.contracts.partitions import Partition
 
 TENANT_PATTERN: Final = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
+SEQUENCE_DIGITS: Final = 129  # of a sequence number, at most: AWS API reference, PutRecordsResultEntry
 SYSTEM_PREFIX: Final = "_avesa"  # what is ours, not a tenant's: tenant ids cannot begin with an underscore
 
 
@@ -133,6 +135,34 @@ def cut_key(scope: str, shard: str, cut: int) -> str:
 def oversize_key(tenant_id: str, digest: str) -> str:
     """A body too large for a stream."""
     return f"{tenant_id}/oversize/{digest}.ndjson.zst"
+
+
+def parked_scope(group: str) -> str:
+    """Lease-table scope of a consumer group's parked partitions; a row is named by its partition's text."""
+    return f"parked/{group}"
+
+
+def parked_root(tenant_id: str) -> str:
+    """What waits of all parked partitions of a tenant."""
+    return f"{tenant_id}/parked"
+
+
+def parked_folder(group: str, partition: Partition) -> str:
+    """What waits of one partition for one consumer group."""
+    owner = f"{partition.service}/{partition.group}/{partition.bucket}"
+    return f"{parked_root(partition.tenant_id)}/{group}/{owner}"
+
+
+def parked_key(group: str, partition: Partition, shard: str, sequence: str) -> str:
+    """One envelope of a parked partition, as it arrived. Keys sort as the envelopes arrived: the shards that a
+    partition travels through are numbered upwards, and sequence numbers are padded to one width."""
+    return f"{parked_folder(group, partition)}/{shard}-{sequence:0>{SEQUENCE_DIGITS}}"
+
+
+def parked_place(key: str) -> tuple[str, Partition]:
+    """Group and partition of a parked envelope's key."""
+    tenant_id, _, group, service, family, bucket, _ = key.split("/")
+    return group, Partition(tenant_id, service, family, int(bucket))
 
 
 def _safe(text: str) -> str:

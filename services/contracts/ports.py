@@ -4,8 +4,8 @@ The real ones are in `services/runtime`; `tests/fakes.py` holds twins in memory,
 against both. Every method translates its library's errors into `services/contracts/errors.py`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -44,6 +44,11 @@ class Threads(Protocol):
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
+SUBSCRIPTION_S: Final = 300.0  # a subscription ends by itself: API_SubscribeToShard
+TAKEOVER_S: Final = 5.0  # from a subscription to the next of the same consumer and shard: API_SubscribeToShard
+CONSUMERS_MAX: Final = 20  # registered with one stream, 50 in on-demand advantage: API_RegisterStreamConsumer
+
+
 class Shard(msgspec.Struct, frozen=True):
     """One shard of a stream; `parents` are the shards it came from (one after a split, two after a merge)."""
 
@@ -110,6 +115,19 @@ class Streams(Protocol):
 
     async def read(self, stream: str, iterator: str, limit: int) -> Page:
         """Errors besides: ConflictError `conflict` when the iterator has expired (make a new one)."""
+        ...
+
+    def subscribe(self, stream: str, consumer: str, shard_id: str, after: str | None) -> AsyncGenerator[Page, None]:
+        """Enhanced fan-out: what follows `after` (None: the oldest record held) in one shard, pushed as it arrives, out
+        of 2 MiB/s of its own. The consumer is registered with the stream at its first use.
+
+        Shape:  pages whose `next_iterator` is "", also empty ones, every few seconds where nothing arrives; None on the
+                last page of a closed shard. It ends without that after SUBSCRIPTION_S: then subscribe again, after the
+                last record held. It is a connection: close it.
+        Errors: RetryableError, also where the shard was subscribed to less than TAKEOVER_S ago, or by another just now
+                (the later takes over), or the consumer cannot be registered; NotFoundError (no such stream or shard).
+        Source: API_SubscribeToShard, API_SubscribeToShardEvent, API_RegisterStreamConsumer (AWS API reference)
+        """
         ...
 
 

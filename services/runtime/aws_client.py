@@ -1,5 +1,6 @@
 """One client of one AWS service, whose errors are ours."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from services.contracts.errors import RetryableError
@@ -36,3 +37,14 @@ class Client:
             async with answer["Body"] as body:
                 data: bytes = await body.read()
             return data
+
+    async def events(self, operation: str, subject: str, field: str, **arguments: Any) -> AsyncGenerator[Answer, None]:
+        """One request whose answer is a stream of events, in `field`; the connection ends with the iteration."""
+        with translated(f"{operation} on {subject}", self.endpoint_url):
+            answer = await getattr(self._client, operation)(**arguments)
+            stream = Answer(answer)[field]
+            try:
+                async for event in stream:
+                    yield Answer(event)
+            finally:
+                stream.close()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 # A body cut short leaves aiobotocore as its transport's own error (aiobotocore 3.9, AioStreamingBody.read).
 from aiobotocore.httpsession import aiohttp as transport
 from botocore import exceptions as botocore
+from botocore.eventstream import ParserError
 from botocore.parsers import ResponseParserError
 
 from services.contracts.errors import (
@@ -35,7 +36,7 @@ CONFLICT: Final = frozenset({
 })  # fmt: skip
 RACED: Final = frozenset({"409", "ConditionalRequestConflict"})
 RETRYABLE: Final = frozenset({
-    "ExpiredNextTokenException", "InternalError", "InternalFailure",
+    "ExpiredNextTokenException", "InternalError", "InternalFailure", "InternalFailureException",
     "InternalServerError", "OperationAborted", "RequestTimeout", "RequestTimeoutException", "ResourceInUseException",
     "ServiceUnavailable", "TransactionConflictException", "TransactionInProgressException",
 })  # fmt: skip
@@ -64,7 +65,11 @@ BROKEN: Final[tuple[tuple[tuple[type[Exception], ...], Code, str], ...]] = (
     ((botocore.ConnectTimeoutError, botocore.ConnectionError), "aws_unreachable", "cannot be reached"),
     ((botocore.ReadTimeoutError, TimeoutError), "timeout", "did not answer in time"),
     ((botocore.HTTPClientError, botocore.IncompleteReadError, transport.ClientError), "aws_unreachable", "broke off"),
-    ((ResponseParserError, botocore.FlexibleChecksumError), "bad_answer", "gave an answer that cannot be read"),
+    (
+        (ResponseParserError, ParserError, botocore.FlexibleChecksumError),
+        "bad_answer",
+        "gave an answer that cannot be read",
+    ),
 )
 UNREACHABLE_REMEDY: Final = "Is an emulator meant to run there? Else check the network and the region."
 DENIED_REMEDY: Final = "Allow that action to this role or user, or choose another with AWS_PROFILE."
@@ -80,7 +85,7 @@ def translated(action: str, endpoint_url: str | None) -> Iterator[None]:
         yield
     except botocore.ClientError as err:
         raise _refusal(err.response, action, host) from err
-    except (botocore.BotoCoreError, ResponseParserError, transport.ClientError, TimeoutError) as err:
+    except (botocore.BotoCoreError, ResponseParserError, ParserError, transport.ClientError, TimeoutError) as err:
         raise _failure(err, action, host) from err
 
 

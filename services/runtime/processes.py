@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from services.contracts.ports import Clock
+from services.runtime.loop import pause
 
 RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
 SERVICES = ("extractor", "transformer", "compactor")
@@ -52,7 +53,7 @@ class Child:
             if self._clock.monotonic() - started > SETTLED_S:
                 pause_s = RESTART_FIRST_S
             self._note(f"{self.program.name} ended ({_told(code)}), starting it again; its log: {self.program.log}")
-            await self._clock.sleep(pause_s)
+            await pause(self._clock, self._stopping, pause_s)
             pause_s = min(RESTART_MAX_S, pause_s * 2)
 
     async def _run_once(self) -> int:
@@ -67,7 +68,13 @@ class Child:
                 env=dict(self.program.environment),
                 start_new_session=True,
             )
+        if self._stopping.is_set():  # asked while it was being started: whoever asked had nobody to signal
+            self._signal(signal.SIGTERM)
         return await self._process.wait()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     def kill(self) -> None:
         """SIGKILL, now. `run` starts it again."""
@@ -87,7 +94,7 @@ class Child:
         return True
 
     def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.running:
             self._process.send_signal(number)
 
 
@@ -101,13 +108,29 @@ def _told(code: int) -> str:
 
 
 def service_children(
-    logs: Path, environment: Mapping[str, str], options: Sequence[str], clock: Clock, note: Callable[[str], None]
+    logs: Path,
+    environment: Mapping[str, str],
+    options: Sequence[str],
+    clock: Clock,
+    note: Callable[[str], None],
+    workers: int = 1,
 ) -> list[Child]:
-    """The three services as children; `run` each of them in a task."""
+    """`workers` processes of each of the three services as children; `run` each of them in a task.
+
+    They share the work by their leases. One of each is called as its service is, several `extractor-1` and so on.
+    """
     return [
-        Child(Program(name, [name, "--until-stdin-closes", *options], logs / f"{name}.log", environment), clock, note)
-        for name in SERVICES
+        Child(
+            Program(name, [service, "--until-stdin-closes", *options], logs / f"{name}.log", environment), clock, note
+        )
+        for service in SERVICES
+        for name in worker_names(service, workers)
     ]
+
+
+def worker_names(service: str, workers: int) -> list[str]:
+    """`transformer`, or `transformer-1`, `transformer-2` and so on."""
+    return [service] if workers == 1 else [f"{service}-{number}" for number in range(1, workers + 1)]
 
 
 async def stop_children(children: Sequence[Child], note: Callable[[str], None]) -> None:

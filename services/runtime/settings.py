@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from services.contracts.errors import UsageError
+from services.contracts.gaps import Policy
 from services.contracts.log import Level
 from services.contracts.names import Names
 
@@ -68,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_age_max_s: Annotated[float, Meta(ge=1, le=3_600)] = 60.0
     cut_age_max_s: Annotated[float, Meta(ge=1, le=3_600)] = 300.0
     interval_s: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None  # for every endpoint, instead of its own
+    retention_s: Annotated[float, Meta(ge=86_400, le=31_536_000)] = 7 * 86_400.0  # of both streams: a day to a year
+    on_gap: Policy = "continue"  # what a shard does whose position is older: contracts/gaps.py
+    fan_out: bool = False  # transformers are pushed what arrives, out of a throughput of their own (docs/scaling.md)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:

@@ -4,8 +4,8 @@ Pure but for the memory it reads and writes; run on a thread, in slices, so that
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,9 +17,11 @@ from services.contracts.partitions import Partition
 from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter, letter_body
 from services.runtime.envelopes import OVERSIZE_BYTES_MAX, Sealed, seal, unseal
+from services.runtime.poison import ALL, WHOLE, Reading, Suspect
+from services.transformer.budget import Budget
 from services.transformer.drift import Drift, Place
 from services.transformer.mapper import Mapper, Routes
-from services.transformer.state import Memory, entity_key
+from services.transformer.state import entity_key
 from services.transformer.timelines import Timeline, labelled, observe
 
 STAGE: Final = "transform"
@@ -37,13 +39,15 @@ _Source = tuple[str, str]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """One record of the raw stream, its header read; `packed` is the body, wherever it lay."""
+    """One record of the raw stream, its header read; `packed` is the body, wherever it lay. `reading` says which of
+    its lines are read."""
 
     shard: str
     sequence: str
     header: Header
     packed: bytes
     data: bytes
+    reading: Reading = ALL
 
     @property
     def position(self) -> str:
@@ -54,6 +58,10 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         """Whose: tenant and service."""
         return self.header.partition.tenant_id, self.header.partition.service
 
+    @property
+    def suspect(self) -> Suspect:
+        return Suspect(self.sequence, max(0, self.header.count), self.header.body_bytes)
+
 
 class _Run(msgspec.Struct):
     """Lines of one partition that can share an envelope: neighbours from one endpoint."""
@@ -63,28 +71,54 @@ class _Run(msgspec.Struct):
     lines: list[bytes]
 
 
+class Held(msgspec.Struct, frozen=True):
+    """The envelopes, in order, of a partition beyond its budget; `code` is of the letter that was too many."""
+
+    code: str
+    envelopes: list[Envelope]
+
+
 class Output:
-    """What is to be published and written before a position may move."""
+    """What is to be published and written before a position may move.
+
+    `held` are the envelopes of partitions that are beyond their budget of letters: nothing of them is in the rest,
+    and nothing that came after them in their partition.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[Partition, list[_Run]] = {}
+        self.held: dict[Partition, Held] = {}
         self.letters: list[DeadLetter] = []
         self.drifts: dict[Place, Drift] = {}
         self.events = 0
         self.size = 0
 
     def add(self, partition: Partition, endpoint: str, replay: bool, line: bytes) -> None:
+        self._run(partition, endpoint, replay).lines.append(line)
+        self.size += len(line)
+
+    def _run(self, partition: Partition, endpoint: str, replay: bool) -> _Run:
         runs = self._runs.setdefault(partition, [])
         if not runs or (runs[-1].endpoint, runs[-1].replay) != (endpoint, replay):
             runs.append(_Run(endpoint, replay, []))
-        runs[-1].lines.append(line)
-        self.size += len(line)
+        return runs[-1]
 
-    def reject(
-        self, header: Header, position: str, data: bytes, error: RejectedError, at: UtcTime, record_id: str = ""
-    ) -> None:
-        self.letters.append(letter(header.partition.tenant_id, header.endpoint, position, data, error, at, record_id))
-        self.size += len(data)
+    def take(self, other: "Output") -> None:
+        """What another holds besides, after what is here."""
+        for partition, runs in other._runs.items():
+            for run in runs:
+                self._run(partition, run.endpoint, run.replay).lines.extend(run.lines)
+        for partition, held in other.held.items():
+            self.held.setdefault(partition, Held(held.code, [])).envelopes.extend(held.envelopes)
+        for place, drift in other.drifts.items():
+            self.drifts.setdefault(place, Drift()).add(drift)
+        self.letters += other.letters
+        self.events += other.events
+        self.size += other.size
+
+    def reject(self, rejected: "_Rejected") -> None:
+        self.letters.append(rejected.letter)
+        self.size += rejected.size
 
     def drift(self, header: Header) -> Drift:
         return self.drifts.setdefault((header.partition.tenant_id, header.partition.service, header.endpoint), Drift())
@@ -99,8 +133,22 @@ class Output:
         ]
 
 
+class _Rejected(msgspec.Struct, frozen=True, gc=False):
+    """A letter, and the bytes it holds."""
+
+    letter: DeadLetter
+    size: int
+
+
 def letter(
-    tenant_id: str, group: str, position: str, data: bytes, error: RejectedError, at: UtcTime, record_id: str = ""
+    tenant_id: str,
+    group: str,
+    position: str,
+    data: bytes,
+    error: RejectedError,
+    at: UtcTime,
+    record_id: str = "",
+    attempts: int = 1,
 ) -> DeadLetter:
     """What could not be used, with its bytes."""
     body = letter_body(data)
@@ -117,6 +165,7 @@ def letter(
         remedy=error.remedy,
         text=body.get("text"),
         base64=body.get("base64"),
+        attempts=attempts,
     )
 
 
@@ -151,15 +200,50 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     line: bytes
 
 
+class Remembering(Protocol):
+    """What `transform` needs of a `Memory`."""
+
+    @property
+    def lost(self) -> bool: ...
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, Timeline]: ...
+    def write(self, timelines: Iterable[tuple[bytes, Timeline]]) -> None: ...
+
+
+class Scratch:
+    """A memory that remembers what another does, and nothing of what it is told."""
+
+    def __init__(self, memory: Remembering) -> None:
+        self._memory = memory
+
+    @property
+    def lost(self) -> bool:
+        return self._memory.lost
+
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, Timeline]:
+        return self._memory.read(keys)
+
+    def write(self, timelines: Iterable[tuple[bytes, Timeline]]) -> None:
+        """Nothing: it is thrown away with everything else."""
+
+
 def transform(
-    envelopes: Sequence[Envelope], routes: Mapping[_Source, Routes], memory: Memory, output: Output, at: UtcTime
+    envelopes: Sequence[Envelope],
+    routes: Mapping[_Source, Routes],
+    memory: Remembering,
+    output: Output,
+    at: UtcTime,
+    budget: Budget | None = None,
 ) -> None:
     """Map and label every event of `envelopes` into `output`; what cannot be used becomes a letter.
+
+    An envelope that would bring its partition beyond `budget` goes to `output.held` whole, as does what follows it.
 
     Errors: RetryableError when the memory's disk is full; whatever is wrong with the input concerns its own envelope
             or line only.
     """
-    items = [item for envelope in envelopes for item in _mapped(envelope, routes[envelope.source], output, at)]
+    piece = Output()
+    piece.held = {partition: Held(held.code, []) for partition, held in output.held.items()}
+    items = [item for envelope in envelopes for item in _taken(envelope, routes[envelope.source], piece, at, budget)]
     timelines = memory.read(list({item.key for item in items}))
     remembered: dict[bytes, Timeline] = {}
     for item in items:
@@ -168,29 +252,76 @@ def transform(
         line = _encode(labelled(item.event, seen))
         if len(line) >= OVERSIZE_BYTES_MAX:
             error = RejectedError(f"a canonical event of {len(line)} bytes", code="too_large")
-            output.reject(item.header, item.position, item.line, error, at, item.event.record_id)
+            piece.reject(_rejected(item.header, item.position, item.line, error, at, item.event.record_id))
             continue
         if seen.timeline is not before:
             timelines[item.key] = remembered[item.key] = seen.timeline
         if seen.changed:
-            output.drift(item.header).lose(item.mapper.emptied(item.event.endpoint, seen.changed))
-        output.add(_canonical(item), item.event.endpoint, item.header.replay, line)
+            piece.drift(item.header).lose(item.mapper.emptied(item.event.endpoint, seen.changed))
+        piece.add(_canonical(item), item.event.endpoint, item.header.replay, line)
     memory.write(remembered.items())
+    output.take(piece)  # at last: whatever is raised before leaves nothing behind
 
 
-def _mapped(envelope: Envelope, routes: Routes, output: Output, at: UtcTime) -> Iterable[_Item]:
+def rehearse(envelopes: Sequence[Envelope], routes: Mapping[_Source, Routes], memory: Remembering, at: UtcTime) -> None:
+    """`transform`, and everything else that is computed before anything is published, to no effect."""
+    output = Output()
+    transform(envelopes, routes, Scratch(memory), output, at)
+    output.sealed()
+
+
+def _taken(envelope: Envelope, routes: Routes, output: Output, at: UtcTime, budget: Budget | None) -> Sequence[_Item]:
+    """The events of one envelope, its letters in `output`; none, and the envelope held, where its budget ends."""
     header = envelope.header
+    if header.partition in output.held:
+        output.held[header.partition].envelopes.append(envelope)
+        return ()
+    items: list[_Item] = []
+    rejected: list[_Rejected] = []
+    left = None if budget is None else budget.left(header.partition, at)
+    lines: list[bytes] = []
     try:
-        lines = unseal(header, envelope.packed)
+        lines = _opened(envelope)
     except RejectedError as err:
-        output.reject(header, envelope.position, envelope.data, err, at)
-        return
+        attempts = envelope.reading.attempts(WHOLE)
+        rejected.append(_rejected(header, envelope.position, envelope.data, err, at, "", attempts))
+    for one in _mapped(envelope, lines, routes, output, at):
+        if isinstance(one, _Item):
+            items.append(one)
+        else:
+            rejected.append(one)
+        if left is not None and len(rejected) > left:  # at once: what is not sent on need not be read
+            break
+    if left is not None and len(rejected) > left:
+        output.held[header.partition] = Held(rejected[-1].letter.code, [envelope])
+        return ()
+    if budget is not None:
+        budget.spend(header.partition, at, len(rejected))
+    for one in rejected:
+        output.reject(one)
     output.events += len(lines)
-    mappers = routes.get(header.endpoint, ())
-    drift = output.drift(header)
-    for number, line in enumerate(lines, start=1):
-        position, record_id = f"{envelope.position}-{number}", ""
+    return items
+
+
+def _opened(envelope: Envelope) -> list[bytes]:
+    """The lines of an envelope. Errors: RejectedError."""
+    envelope.reading.check(WHOLE)
+    return unseal(envelope.header, envelope.packed)
+
+
+def _mapped(
+    envelope: Envelope, lines: Sequence[bytes], routes: Routes, output: Output, at: UtcTime
+) -> Iterator[_Item | _Rejected]:
+    if not lines:
+        return
+    header, reading = envelope.header, envelope.reading
+    mappers, drift = routes.get(header.endpoint, ()), output.drift(header)
+    for number, line in enumerate(lines):
+        if not reading.tries(number):
+            continue
+        position, record_id = f"{envelope.position}-{number + 1}", ""
         try:
+            reading.check(number)
             source = _event(line, header)
             record_id = source.record_id
             for mapper in mappers:
@@ -199,7 +330,20 @@ def _mapped(envelope: Envelope, routes: Routes, output: Output, at: UtcTime) -> 
                     key = entity_key(header.partition, event.table, event.family, event.record_id)
                     yield _Item(key, event, mapper, header, position, line)
         except RejectedError as err:
-            output.reject(header, position, line, err, at, record_id)
+            yield _rejected(header, position, line, err, at, record_id, reading.attempts(number))
+
+
+def _rejected(
+    header: Header,
+    position: str,
+    data: bytes,
+    error: RejectedError,
+    at: UtcTime,
+    record_id: str = "",
+    attempts: int = 1,
+) -> _Rejected:
+    tenant_id, group = header.partition.tenant_id, header.endpoint
+    return _Rejected(letter(tenant_id, group, position, data, error, at, record_id, attempts), len(data))
 
 
 def _event(line: bytes, header: Header) -> ChangeEvent:

@@ -7,6 +7,7 @@ import msgspec
 from services.contracts.log import Event
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.ports import Clock, Objects
+from services.transformer.groups import ALL_TABLES, Binding
 from services.transformer.mapper import Mapper, Routes, routes
 from services.transformer.pinned import Pinned, PinnedMappings, encode, shipped
 
@@ -20,10 +21,22 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Catalogue:
-    """The routes of every tenant and service met. Errors: RetryableError, FatalError (PinnedMappings)."""
+    """The routes of every tenant and service met, to the tables that a group is bound to: an endpoint that feeds none
+    of them has no route, and its envelopes are passed by their headers.
 
-    def __init__(self, objects: Objects, mappings: MappingFiles, clock: Clock, emit: Callable[[Event], None]) -> None:
-        self._pinned, self._clock = PinnedMappings(objects, mappings, emit), clock
+    Errors: RetryableError, FatalError (PinnedMappings).
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        mappings: MappingFiles,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        binding: Binding = ALL_TABLES,
+    ) -> None:
+        self.binding = binding
+        self._pinned, self._clock = PinnedMappings(objects, mappings, emit, binding.routes_table), clock
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._compiled: dict[bytes, Mapper] = {}
 
@@ -47,11 +60,12 @@ class Catalogue:
         return self._compiled[content]
 
 
-def check(mappings: MappingFiles) -> None:
-    """Compile every mapping file, so that a mistake is told at the start and not at the first event.
+def check(mappings: MappingFiles, binding: Binding = ALL_TABLES) -> None:
+    """Compile every mapping to a table of a group, so that a mistake is told at the start and not at the first event.
 
     Errors: UsageError with the place in the file.
     """
     for service in mappings.integrations:
-        for pinned in shipped(mappings, "", service).values():
-            Mapper(pinned)
+        for table, pinned in shipped(mappings, "", service).items():
+            if binding.routes_table(table):
+                Mapper(pinned)

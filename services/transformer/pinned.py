@@ -11,7 +11,7 @@ import msgspec
 from services.contracts.errors import ConflictError, FatalError, RetryableError
 from services.contracts.integration import CanonicalMapping, CustomFields, Integration, integration_name
 from services.contracts.log import Event, MappingHeld
-from services.contracts.mapping_files import MappingFiles
+from services.contracts.mapping_files import MappingFiles, RoutesTable, every_table
 from services.contracts.names import mapping_key
 from services.contracts.ports import Objects
 from services.contracts.schema import CUSTOM_FIELDS, CanonicalTable, Column
@@ -56,7 +56,8 @@ class Held(msgspec.Struct, frozen=True):
 
 
 def shipped(mappings: MappingFiles, tenant_id: str, service: str, number: int = 1) -> dict[str, Pinned]:
-    """What the mapping files say of a service now, by table, as if it were pinned under `number`."""
+    """What the mapping files say of a service now, by table, as if it were pinned under `number`; of the tables that
+    were loaded."""
     integration = mappings.integrations.get(integration_name(service))
     if integration is None:
         return {}
@@ -70,7 +71,7 @@ def shipped(mappings: MappingFiles, tenant_id: str, service: str, number: int = 
             _endpoints_of(integration, name),
             integration.custom_fields,
         )
-        for name in sorted(names)
+        for name in sorted(names & mappings.tables.keys())
     }
 
 
@@ -201,10 +202,17 @@ def _mapping_reasons(name: str, was: CanonicalMapping, now: CanonicalMapping, be
 
 # -- the small shell ------------------------------------------------------------------------------------------------
 class PinnedMappings:
-    """Reads, and where needed writes, the pinned mappings of tenants. Errors: RetryableError, FatalError."""
+    """Reads, and where needed writes, the pinned mappings of tenants, of the tables that are routed; the others' are
+    never opened. Errors: RetryableError, FatalError."""
 
-    def __init__(self, objects: Objects, mappings: MappingFiles, emit: Callable[[Event], None]) -> None:
-        self._objects, self._mappings, self._emit = objects, mappings, emit
+    def __init__(
+        self,
+        objects: Objects,
+        mappings: MappingFiles,
+        emit: Callable[[Event], None],
+        routes_table: RoutesTable = every_table,
+    ) -> None:
+        self._objects, self._mappings, self._emit, self._routes_table = objects, mappings, emit, routes_table
         self._said: dict[tuple[str, str, str], str] = {}
 
     async def load(self, tenant_id: str, service: str) -> dict[str, Pinned]:
@@ -215,6 +223,8 @@ class PinnedMappings:
             if what := difference(pinned[table], None):
                 self._say(pinned[table], what)
         for table, wanted in files.items():
+            if not self._routes_table(table):
+                continue
             pinned[table] = await self._settled(pinned.get(table), wanted)
         return pinned
 
@@ -275,7 +285,8 @@ class PinnedMappings:
         async for info in self._objects.list(mappings_folder(tenant_id)):
             table, _, name = info.key.removeprefix(mappings_folder(tenant_id)).partition("/")
             number = name.rpartition("/")[2].removesuffix(".json")
-            if number.isdecimal() and info.key == mapping_key(tenant_id, table, service, int(number)):
+            known = number.isdecimal() and info.key == mapping_key(tenant_id, table, service, int(number))
+            if known and self._routes_table(table):
                 found[table] = max(found.get(table, 0), int(number))
         pinned = {}
         for table, version in found.items():

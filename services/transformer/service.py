@@ -17,27 +17,30 @@ from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
 from services.runtime.leases import Lease
+from services.runtime.loop import run_together
 from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork, WorkOnShard
 from services.runtime.snapshots import SnapshotState
 from services.transformer.catalogue import Catalogue, check
+from services.transformer.groups import ALL_TABLES, Binding, join, refuse_others, watch
 from services.transformer.shard import Limits, ShardRun, Totals
 from services.transformer.state import Memory
 
-GROUP = "transformer"
-
 
 class Transformer:
-    """One worker's share of the raw stream."""
+    """One worker's share of a group's work on the raw stream."""
 
-    def __init__(self, runtime: Runtime, mappings: MappingFiles, limits: Limits | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, mappings: MappingFiles, limits: Limits | None = None, binding: Binding = ALL_TABLES
+    ) -> None:
         """Errors: UsageError for a mapping that cannot be compiled."""
-        check(mappings)
-        self._runtime, self._limits = runtime, limits or Limits()
+        check(mappings, binding)
+        self._runtime, self._limits, self._binding = runtime, limits or Limits(), binding
         self._stream = runtime.names.raw_stream
-        self._catalogue = Catalogue(runtime.objects, mappings, runtime.clock, runtime.emit)
+        self._catalogue = Catalogue(runtime.objects, mappings, runtime.clock, runtime.emit, binding)
         self._publisher = runtime.publisher(runtime.names.canonical_stream)
+        self._consumer = binding.consumer if binding.fan_out else None
         self._segments: WeakKeyDictionary[Lease, Iterator[int]] = WeakKeyDictionary()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -45,10 +48,13 @@ class Transformer:
 
         Errors: FatalError that no retry can cure.
         """
-        await self._shards(partial(self._work, totals=Totals())).run(stopping)
+        await join(self._runtime, self._binding)
+        shards = self._shards(partial(self._work, totals=Totals()))
+        await run_together([shards.run, partial(watch, self._runtime, self._binding)], stopping)
 
     async def drain(self, stopping: asyncio.Event | None = None) -> Totals:
         """Transform what the stream holds now, commit and return what that was. Errors: those of `ShardWork.drain`."""
+        await join(self._runtime, self._binding)
         stopping, totals, held = stopping or asyncio.Event(), Totals(), list[Lease]()
         try:
             await self._shards(partial(self._work, totals=totals, drain=True)).drain(stopping, held)
@@ -70,8 +76,8 @@ class Transformer:
         return True
 
     def _shards(self, work: WorkOnShard) -> ShardWork:
-        runtime = self._runtime
-        return ShardWork(self._stream, GROUP, runtime.streams, runtime.leases, runtime.clock, runtime.emit, work)
+        runtime, group = self._runtime, self._binding.group
+        return ShardWork(self._stream, group, runtime.streams, runtime.leases, runtime.clock, runtime.emit, work)
 
     async def _work(
         self, lease: Lease, shard: Shard, parents: Sequence[Row], *, totals: Totals, drain: bool = False
@@ -79,7 +85,9 @@ class Transformer:
         """One shard, from what is committed until it ends, the lease is to be left or, draining, it is caught up."""
         run = await self._open(lease, shard, parents, totals)
         try:
-            async for batch in read_shard(self._runtime, self._stream, shard.shard_id, run.position, lease):
+            async for batch in read_shard(
+                self._runtime, self._stream, shard.shard_id, run.position, lease, self._consumer
+            ):
                 whole = await run.take(batch)
                 if whole and batch.ended:
                     await run.finish(ended=True)
@@ -96,6 +104,7 @@ class Transformer:
         """Load what is committed."""
         runtime = self._runtime
         row = await lease.committed()
+        refuse_others(self._binding, [row, *parents])
         numbers = self._segments.setdefault(lease, count(1))  # one lease may be worked on several times
         state = SnapshotState(
             runtime.objects,

@@ -159,7 +159,11 @@ class ShardRun:
         await self._committed()
         if self.position == self._cut_at:
             return
-        values: dict[str, Value] = {"position": self.position, "state": await self._memory.save()}
+        values: dict[str, Value] = {
+            "position": self.position,
+            "bound": self._catalogue.binding.bound,
+            "state": await self._memory.save(),
+        }
         cut, self._open = self._open, _Cut([], Totals())
         if cut.arrived_at is not None:
             values["arrived_at"] = cut.arrived_at

@@ -1,9 +1,15 @@
 """`avesa replay` at the command line: what is not there yet is said, and nothing happens unasked."""
 
+import io
+
+import msgspec
 import pytest
 
+from services.cli.replay import released
+from services.cli.screen import Screen
 from services.runtime.settings import Settings
 from tests.cli.conftest import Avesa
+from tests.transformer.test_parking import parked_world, sent
 
 REBUILD = ("replay", "--from", "raw", "--rebuild")
 
@@ -20,6 +26,10 @@ REBUILD = ("replay", "--from", "raw", "--rebuild")
         (("--from", "raw", "--rebuild", "--table", "tickets", "--tenant-id", "A B"), "is not a tenant id"),
         (("--from", "raw", "--rebuild", "--table", "tickets"), "no terminal to ask at"),
         (("--rebuild", "--table", "tickets"), "missing option"),
+        (("--from", "parked"), "released by tenant"),
+        (("--from", "parked", "--tenant-id", "acme", "--rebuild"), "released by tenant"),
+        (("--from", "parked", "--tenant-id", "A B"), "is not a tenant id"),
+        (("--from", "parked", "--tenant-id", "acme", "--service", "conectwise"), "Did you mean"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line_with_its_remedy(
@@ -45,3 +55,25 @@ def test_a_table_that_nothing_feeds_is_no_table_to_rebuild(option: str, aws: Set
     assert told.code == 2
     assert "no service of any tenant feeds table tickets" in told.err
     assert avesa(*REBUILD, "--table", "tickets", "--tenant-id", "acme", option).code == 2
+
+
+async def test_what_is_parked_is_listed_and_then_released() -> None:
+    world, envelopes = await parked_world()
+    listed, told = io.StringIO(), io.StringIO()
+    assert await released(Screen(listed, io.StringIO()), world.runtime(), "acme", None, dry_run=True) == 0
+    assert "acme/desk/tickets/0" in listed.getvalue()
+    assert sent(world) == []
+    screen = Screen(told, io.StringIO())
+    screen.as_json = True
+    assert await released(screen, world.runtime(), "acme", "desk") == 0
+    done = msgspec.json.decode(told.getvalue())
+    assert (done["envelopes"], done["again"], done["parked"]["group"]) == (len(envelopes), False, "tickets")
+    assert len(sent(world)) == len(envelopes)
+
+
+async def test_where_nothing_is_parked_nothing_is_waited_for() -> None:
+    world, _ = await parked_world()
+    said, before = io.StringIO(), world.clock.monotonic()
+    assert await released(Screen(io.StringIO(), said), world.runtime(), "third", None) == 0
+    assert "Nothing is parked" in said.getvalue()
+    assert world.clock.monotonic() == before

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from services.cli.stages import HANDOVER_S, LATE_S, Late, Life, Pulse, ServiceName, ShardLook, Stage, Waiting
+from services.cli.groups import Group
+from services.cli.stages import HANDOVER_S, LATE_S, Late, Life, Pulse, Reader, ServiceName, ShardLook, Stage, Waiting
 from services.cli.stages import shard_standing as stands
 from services.compactor.cutting import SERVICE as COMPACTOR
 from services.contracts.times import UtcTime, shifted
-from services.transformer.service import GROUP as TRANSFORMER
+from services.transformer.groups import ALL_TABLES
+from services.transformer.groups import SERVICE as TRANSFORMER
 
 NOW: UtcTime = "2026-01-31T09:30:00.000000Z"
 
@@ -16,7 +18,12 @@ def ago(seconds: float) -> UtcTime:
 
 
 def stage(row: dict[str, Any], waiting: Waiting | None = None, service: ServiceName = "compactor") -> Stage:
-    return Stage(service, "raw", (stands(service, "raw", ShardLook("shard-0", row, waiting), NOW),))
+    return staged(Reader(service, service, "raw"), ShardLook("shard-0", row, waiting))
+
+
+def staged(reader: Reader, *looks: ShardLook) -> Stage:
+    shards = tuple(stands(reader, look, NOW) for look in looks)
+    return Stage(reader.service, reader.group, reader.stream, shards)
 
 
 def late(row: dict[str, Any], waiting: Waiting | None = None) -> Late | None:
@@ -29,6 +36,7 @@ def run_of(last: int, merged: int, hour: str = "2026-01-31T09") -> dict[str, Any
 
 def test_services_are_called_here_as_they_call_themselves() -> None:
     assert (TRANSFORMER, COMPACTOR) == ("transformer", "compactor")
+    assert Group.of(ALL_TABLES) == Group()
 
 
 def test_nothing_waits_where_nothing_was_written() -> None:
@@ -69,11 +77,11 @@ def test_cuts_wait_to_be_merged_since_their_last_arrival_or_the_end_of_their_hou
 
 
 def test_the_work_of_nobody_is_told_before_the_work_of_somebody() -> None:
-    looks = (
+    found = staged(
+        Reader("transformer", "transformer", "raw"),
         ShardLook("shard-0", {"owner": "w"}, Waiting(1, since=ago(5_000))),
         ShardLook("shard-1", {}, Waiting(2, more=True, since=ago(100))),
     )
-    found = Stage("transformer", "raw", tuple(stands("transformer", "raw", look, NOW) for look in looks))
     assert found.late(NOW) == Late(ago(100), 100, owned=False)
     assert (found.events, found.more, found.waiting_since, list(found.owners)) == (3, True, ago(5_000), ["w"])
 
@@ -82,6 +90,26 @@ def test_a_position_older_than_the_stream_keeps_records_may_have_lost_some() -> 
     week_s = 7 * 86_400
     assert stage({"cuts": 1, "position": "7", "arrived_at": ago(week_s + 60)}).expired == 1
     assert stage({"cuts": 1, "position": "7", "arrived_at": ago(week_s + 60), "read_to_end_at": ago(60)}).expired == 0
+
+
+def test_an_owner_tells_how_fast_it_reads_how_far_behind_and_when_it_committed_last() -> None:
+    progress = {"rate": "120.5", "behind_ms": 300, "committed_at": ago(3)}
+    row = {"owner": "w", "epoch": 4, "progress": progress, "deaths": 2, "asked_by": "v"}
+    (shard,) = stage(row, service="transformer").shards
+    assert (shard.events_per_s, shard.behind_ms, shard.committed_at) == (120.5, 300, ago(3))
+    assert (shard.deaths, shard.asked_by) == (2, "v")
+
+
+def test_the_pace_of_an_owner_that_let_go_is_nobodys() -> None:
+    (shard,) = stage({"owner": None, "progress": {"rate": "9", "behind_ms": 5, "committed_at": ago(3)}}).shards
+    assert (shard.events_per_s, shard.behind_ms, shard.committed_at) == (None, None, ago(3))
+
+
+def test_what_an_owner_did_not_tell_is_unknown_and_not_nothing() -> None:
+    for row in ({}, {"progress": None}, {"progress": {"position": "7"}}):
+        (shard,) = stage(row).shards
+        assert (shard.events_per_s, shard.behind_ms, shard.committed_at) == (None, None, None)
+        assert (shard.deaths, shard.asked_by) == (0, None)
 
 
 # -- life -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import pytest
 
 from services.cli.looks import EXTRACT_SCOPE, STREAM_RECORDS_MAX
 from services.cli.world import open_runtime
+from services.contracts.gaps import SCOPE as GAPS
+from services.contracts.gaps import Gap
 from services.contracts.names import SYSTEM_PREFIX, mapping_key
+from services.contracts.ports import Value
+from services.contracts.times import shifted, utc_text
 from services.extractor.service import run_once
 from services.extractor.unit import LEASE_SCOPE
 from services.runtime import provision
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.mapping_files import SHIPPED, load_mappings
 from services.runtime.settings import Settings
+from services.runtime.shards import scope_of
 from services.transformer.pinned import Pinned, encode, shipped
 from tests.cli.conftest import NEW_KEYS, Avesa, Told, Vendor, looked
 from tests.cli.test_asking import Terminal, environment_of
@@ -235,6 +241,97 @@ def test_each_of_the_commands_that_look_shows_an_example_and_offers_json(avesa: 
     assert told.code == 0
     assert f"avesa {name}" in told.out.partition("Example")[2]
     assert "--json" in told.out
+
+
+# -- the fleet --------------------------------------------------------------------------------------------------------
+def test_every_shard_is_shown_with_its_owner_lag_rate_and_last_commit(
+    avesa: Avesa, connected: Vendor, aws: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVESA_LEASE_S", "1")  # so long does the second look wait for signs of life, four times over
+    told_at = shifted(utc_text(datetime.now(UTC)), seconds=-3_600)
+    progress: dict[str, Value] = {"rate": "1234.5", "behind_ms": 2_300, "committed_at": told_at}
+    row: dict[str, Value] = {"owner": "a1b2c3d4e5f6", "epoch": 7, "counter": 1, "progress": progress, "deaths": 1}
+    looked(leased(aws, "transformer", "shardId-000000000001", row))
+    told = avesa("status", "--shards")
+    assert "waiting 1 s for signs of life" in told.err
+    table = told.out[told.out.index("SHARDS OF") :].splitlines()
+    raw = aws.names.raw_stream
+    assert [line.split()[:4] for line in table[1:]] == [
+        ["transformer", raw, "shard-0", "nobody"],
+        ["transformer", raw, "shard-1", "a1b2c3d4"],
+        ["compactor", raw, "shard-0", "nobody"],
+        ["compactor", raw, "shard-1", "nobody"],
+        ["compactor", aws.names.canonical_stream, "shard-0", "nobody"],
+        ["compactor", aws.names.canonical_stream, "shard-1", "nobody"],
+    ]
+    assert table[2].split(maxsplit=3)[3] == (
+        "a1b2c3d4 (1 owner died at it, silent for 1 s)  7      nothing  2.3 s   1,234/s  1 h ago"
+    )
+    assert set(table[1].split()[4:]) == {"-", "nothing"}
+    assert "SHARDS OF" not in avesa("status").out
+    (transformer, *_) = records(avesa("status", "--json"), "stage")
+    shard = transformer["shards"][1]
+    assert (shard["owner"], shard["events_per_s"], shard["behind_ms"]) == ("a1b2c3d4e5f6", 1_234.5, 2_300)
+    assert (shard["committed_at"], shard["deaths"], shard["epoch"]) == (told_at, 1, 7)
+
+
+async def leased(aws: Settings, group: str, shard: str, row: dict[str, Value]) -> None:
+    async with open_runtime(aws) as runtime:
+        stream = await runtime.streams.describe(aws.names.raw_stream)
+        key = {"scope": scope_of(aws.names.raw_stream, stream.created, group), "name": shard}
+        await runtime.rows.write(aws.names.leases, key, row)
+
+
+async def row_written(aws: Settings, scope: str, name: str, row: dict[str, Value]) -> None:
+    async with open_runtime(aws) as runtime:
+        await runtime.rows.write(aws.names.leases, {"scope": scope, "name": name}, row)
+
+
+def test_groups_of_transformers_are_shown_where_there_is_more_than_one(
+    avesa: Avesa, connected: Vendor, aws: Settings
+) -> None:
+    assert "GROUP" not in avesa("status").out
+    looked(row_written(aws, "groups", "transformer", {"tables": None, "except": ["tickets"], "fan_out": False}))
+    looked(row_written(aws, "groups", "transformer-tickets", {"tables": ["tickets"], "except": [], "fan_out": True}))
+    told = avesa("status")
+    assert told.code == 0
+    table = told.out[told.out.index("GROUP") :].splitlines()
+    assert [line.split(maxsplit=1) for line in table] == [
+        ["GROUP", "TABLES           READS BY"],
+        ["transformer", "all but tickets  polling"],
+        ["transformer-tickets", "tickets          enhanced fan-out"],
+    ]
+    stages = [(stage["group"], len(stage["shards"])) for stage in records(avesa("status", "--json"), "stage")]
+    assert stages == [("transformer", 2), ("transformer-tickets", 2), ("compactor", 2), ("compactor", 2)]
+
+    looked(row_written(aws, "groups", "transformer-tickets", {"tables": ["tickets"], "except": [], "fan_out": False}))
+    crowded = avesa("status")
+    assert crowded.code == 3
+    assert f"3 groups poll {aws.names.raw_stream} (transformer, transformer-tickets, compactor)" in crowded.out
+
+
+def test_what_is_set_aside_is_shown_until_it_is_taken_up(avesa: Avesa, connected: Vendor, aws: Settings) -> None:
+    since, until = "2026-01-31T09:15:00.000000Z", "2026-01-31T10:15:00.000000Z"
+    stream, shard = aws.names.raw_stream, "shardId-000000000001"
+    gap = Gap(group="transformer", stream=stream, shard=shard, since=since, until=until, at=until, state="archive")
+    looked(row_written(aws, GAPS, gap.name, msgspec.to_builtins(gap)))
+    told = avesa("status")
+    assert told.code == 0
+    assert told.out.startswith("at work: 1 lost range of a stream about to be read again")
+    assert told.out.splitlines()[-2:] == [
+        "GAP OF       WHAT",
+        "transformer  the lost range between 2026-01-31 09:15:00 and 2026-01-31 10:15:00 of shard-1 "
+        f"({aws.names.raw_stream}) is being read again from the raw archive",
+    ]
+
+    why: dict[str, Value] = {"since": since, "reason": "no number", "code": "bad_value", "letters": 120}
+    looked(row_written(aws, "parked/transformer", "acme-msp/connectwise/tickets/0", why))
+    looked(row_written(aws, "parked/transformer", "other/connectwise/tickets/0", why))
+    told = avesa("status", "--tenant-id", "acme-msp", "--json")
+    assert told.code == 3
+    assert [one["partition"] for one in records(told, "parked")] == ["acme-msp/connectwise/tickets/0"]
+    assert "the transformer has parked acme-msp/connectwise/tickets/0" in troubles(told)[0]
+    assert "PARKED BY" in avesa("status").out
 
 
 # -- the tables -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`avesa up` as a person runs it: real processes, Ctrl-C, and the same again."""
+"""`avesa up` as a person runs it: real processes, Ctrl-C, and the same again with two of each."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.runtime.processes import SERVICES
 from services.runtime.settings import child_environment
 from tests.cli.conftest import KEYS, Vendor
 
@@ -35,8 +36,8 @@ class Here:
         done = run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout
 
-    def up(self) -> "Popen[str]":
-        command = [sys.executable, "-m", "services.cli.main", "up", "--interval-s", "1"]
+    def up(self, *options: str) -> "Popen[str]":
+        command = [sys.executable, "-m", "services.cli.main", "up", "--interval-s", "1", *options]
         started = Popen(
             command,
             cwd=self.folder,
@@ -100,9 +101,16 @@ def test_a_change_at_the_vendor_reaches_the_lake_and_survives_ctrl_c_and_a_resta
     assert up.returncode == 0
     assert said.rstrip().endswith("stopped")
 
-    again = here.up()
+    again = here.up("--workers", "2")
     try:
         assert here.rows(name) == [{"company_name": "Renamed GmbH"}]
+        vendor.world.update("acme", "company/companies", chosen, {"name": "Renamed AG"})
+        assert here.rows_when(name, [{"company_name": "Renamed AG"}]) == [{"company_name": "Renamed AG"}]
     finally:
         again.send_signal(signal.SIGINT)
-        again.communicate(timeout=END_S)
+        said, _ = again.communicate(timeout=END_S)
+    assert again.returncode == 0
+    assert "killed" not in said
+    logs = {log.stem for log in (here.folder / ".avesa/logs").glob("*.log")}
+    fleet = {f"{service}-{number}" for service in SERVICES for number in (1, 2)}
+    assert logs == {*SERVICES, *fleet}

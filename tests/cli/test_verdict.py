@@ -5,10 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.cli.groups import Group
 from services.cli.letters import Letters
-from services.cli.stages import Life, ServiceName, ShardLook, Stage, Waiting, shard_standing
+from services.cli.setbacks import Gap, Parked
+from services.cli.stages import Life, Reader, ServiceName, ShardLook, Stage, Waiting, shard_standing
 from services.cli.standing import EndpointStanding, Read, ServiceStanding
 from services.cli.verdict import HeldMapping, Seen, Verdict, judge
+from services.contracts.gaps import State
 from tests.cli.test_standing import NOW, ago, marked, state, zoo
 
 
@@ -16,9 +19,12 @@ def verdict(*services: Read, **seen: Any) -> Verdict:
     return judge(Seen(NOW, services, **seen), "s3://lake")
 
 
-def waiting(events: int, since_s: float, owner: str | None = None, service: ServiceName = "transformer") -> Stage:
+def waiting(
+    events: int, since_s: float, owner: str | None = None, service: ServiceName = "transformer", group: str = ""
+) -> Stage:
+    reader = Reader(service, group or service, "avesa-raw-dev")
     look = ShardLook("shard-0", {"owner": owner, "epoch": 1}, Waiting(events, since=ago(since_s)))
-    return Stage(service, "avesa-raw-dev", (shard_standing(service, "avesa-raw-dev", look, NOW),))
+    return Stage(reader.service, reader.group, reader.stream, (shard_standing(reader, look, NOW),))
 
 
 def test_an_empty_environment_is_told_how_to_begin() -> None:
@@ -155,6 +161,81 @@ def test_one_service_that_does_not_run_is_one_trouble_however_many_streams_wait(
     assert found.verdict == "no compactor runs: 9 events of avesa-raw-dev and 9 events of canonical waiting for 12 min"
 
 
+# -- groups -----------------------------------------------------------------------------------------------------------
+TICKETS = Group("transformer-tickets", ("tickets", "boards"))
+REST = Group("transformer", others=("tickets", "boards"))
+
+
+def test_a_group_of_transformers_that_does_not_run_is_named_with_the_command_that_starts_it() -> None:
+    found = verdict(zoo(), stages=(waiting(87, 720, group=TICKETS.group),), groups=(REST, TICKETS))
+    assert found.verdict == "no transformer-tickets runs: 87 events of avesa-raw-dev waiting for 12 min"
+    assert found.troubles[0].remedy == (
+        "Start `avesa transformer --group tickets --tables tickets,boards`; if nobody shall run it any more, "
+        "`avesa transformer --group tickets --forget`."
+    )
+
+
+def test_two_groups_that_poll_a_stream_are_nothing_to_tell_and_three_are() -> None:
+    alone = (waiting(0, 0), waiting(0, 0, service="compactor"))
+    assert verdict(zoo(), stages=alone, groups=(Group("transformer"),)).exit_code == 0
+    three = (*alone, waiting(0, 0, group=TICKETS.group))
+    found = verdict(zoo(), stages=three, groups=(REST, TICKETS))
+    assert found.verdict == (
+        "3 groups poll avesa-raw-dev (transformer, compactor, transformer-tickets), and a shard has room for 2: "
+        "5 reads/s and 2 MiB/s for all together"
+    )
+    fanned = msgspec.structs.replace(TICKETS, fan_out=True)
+    assert verdict(zoo(), stages=three, groups=(REST, fanned)).exit_code == 0
+
+
+def test_a_table_that_two_groups_have_or_none_is_told() -> None:
+    tables = ("animals", "boards", "tickets", "visitors")
+    assert verdict(zoo(), groups=(REST, TICKETS), tables=tables).exit_code == 0
+    twice = verdict(zoo(), groups=(REST, TICKETS, Group("transformer-x", ("boards",))), tables=tables)
+    assert (
+        twice.verdict == "transformer-tickets and transformer-x all transform boards: that is done and stored 2 times"
+    )
+    all_of_it = verdict(zoo(), groups=(Group("transformer"), TICKETS), tables=tables)
+    assert all_of_it.verdict.startswith("transformer and transformer-tickets all transform boards, tickets:")
+    none = verdict(zoo(), groups=(REST,), tables=tables)
+    assert none.verdict == "no group transforms boards, tickets"
+    assert none.troubles[0].remedy.endswith("--group NAME --tables boards,tickets")
+
+
+# -- set aside --------------------------------------------------------------------------------------------------------
+def test_a_parked_partition_says_since_when_why_and_what_releases_it() -> None:
+    found = verdict(
+        zoo(), parked=(Parked("transformer", "acme/zoo/animals/0", ago(7_200), "bad_value", "no number", 120),)
+    )
+    assert found.verdict == (
+        "the transformer has parked acme/zoo/animals/0, 2 h ago (bad_value: no number; 120 dead letters)"
+    )
+    assert "s3://lake/acme/dead-letter/" in found.troubles[0].remedy
+    assert found.troubles[0].remedy.endswith("avesa replay --from parked --tenant-id acme --service zoo")
+
+
+def lost(state: State, met_s: float) -> Gap:
+    return Gap("transformer", "avesa-raw-dev", "shard-0", state, ago(99), ago(9), ago(met_s))
+
+
+@pytest.mark.parametrize(("state", "met_s"), [("archive", 9_999), ("source", 9_999), ("open", 600)])
+def test_a_lost_range_that_is_read_again_or_soon_will_be_is_work_not_trouble(state: State, met_s: float) -> None:
+    found = verdict(zoo(), gaps=(lost(state, met_s),))
+    assert (found.exit_code, found.verdict) == (0, "at work: 1 lost range of a stream about to be read again")
+
+
+def test_a_lost_range_that_waits_for_a_person_comes_first() -> None:
+    what = (
+        "what arrived in shard-0 of avesa-raw-dev between 2026-01-31 09:28:21 and 2026-01-31 09:29:51 was dropped "
+        "before the transformer read it"
+    )
+    halted = verdict(zoo(), gaps=(lost("halted", 5),), stages=(waiting(87, 720),)).troubles[0]
+    assert halted.what == f"{what}, and AVESA_ON_GAP=halt holds up that shard"
+    late = verdict(zoo(), gaps=(lost("open", 7_200),), stages=(waiting(87, 720),)).troubles[0]
+    assert late.what == f"{what}; that was met 2 h ago, and nobody has begun to read it again"
+
+
 def test_everything_told_to_a_machine_says_its_kind() -> None:
-    kinds = {kind.__struct_config__.tag for kind in (EndpointStanding, ServiceStanding, Stage, Letters, HeldMapping)}
-    assert kinds == {"endpoint", "service", "stage", "dead_letters", "held_mapping"}
+    types = (EndpointStanding, ServiceStanding, Stage, Letters, HeldMapping, Group, Parked, Gap)
+    kinds = {kind.__struct_config__.tag for kind in types}
+    assert kinds == {"endpoint", "service", "stage", "dead_letters", "held_mapping", "group", "parked", "gap"}

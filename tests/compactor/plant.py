@@ -15,6 +15,7 @@ from services.contracts.events import CanonicalEvent, ChangeEvent
 from services.contracts.log import Event
 from services.contracts.names import Names
 from services.contracts.partitions import Partition
+from services.contracts.ports import Threads
 from services.contracts.schema import CanonicalTable
 from services.runtime.envelopes import Sealed, seal
 from services.runtime.leases import Leases
@@ -62,6 +63,7 @@ class Plant:
         self.calls_max: int | None = None
         self._workers = 0
         self.leases: Leases | None = None
+        self.threads: Threads = InlineThreads()
         self.stopping = asyncio.Event()
 
     # -- the streams
@@ -95,7 +97,7 @@ class Plant:
             MemoryStates(),
             self.clock,
             chance,
-            InlineThreads(),
+            self.threads,
             self.leases,
             self.events.append,
         )

@@ -22,6 +22,8 @@ from services.runtime.envelopes import seal, unseal
 from services.runtime.leases import Leases
 from services.runtime.provision import table_keys
 from services.runtime.runtime import Runtime
+from services.transformer.groups import ALL_TABLES, Binding
+from services.transformer.groups import SCOPE as GROUPS
 from services.transformer.service import Transformer
 from services.transformer.shard import Limits
 from tests.fakes import (
@@ -130,8 +132,10 @@ class World:
             emit=self.said.append,
         )
 
-    def worker(self, mappings: MappingFiles | None = None, limits: Limits | None = None) -> "Worker":
-        return Worker(self.runtime(), mappings or files(), limits)
+    def worker(
+        self, mappings: MappingFiles | None = None, limits: Limits | None = None, binding: Binding = ALL_TABLES
+    ) -> "Worker":
+        return Worker(self.runtime(), mappings or files(), limits, binding)
 
     async def drain(self) -> list[CanonicalEvent]:
         """Everything on the raw stream transformed by one more worker; the canonical stream since its creation."""
@@ -179,15 +183,17 @@ class World:
         return [event for event in self.said if isinstance(event, kind)]
 
     async def lease_rows(self) -> dict[str, dict[str, Any]]:
-        scopes = [row async for row in self.rows.scan(NAMES.leases)]
-        return {row["name"]: row for row in scopes}
+        """Of shards, by name."""
+        return {row["name"]: row async for row in self.rows.scan(NAMES.leases) if row["scope"] != GROUPS}
 
 
 class Worker(Transformer):
     """A transformer with its ports at hand, that can be run beside a test and killed."""
 
-    def __init__(self, runtime: Runtime, mappings: MappingFiles, limits: Limits | None = None) -> None:
-        super().__init__(runtime, mappings, limits)
+    def __init__(
+        self, runtime: Runtime, mappings: MappingFiles, limits: Limits | None = None, binding: Binding = ALL_TABLES
+    ) -> None:
+        super().__init__(runtime, mappings, limits, binding)
         self.ports = runtime
         self.stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

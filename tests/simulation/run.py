@@ -1,0 +1,185 @@
+"""Driving histories: one seed is one history, planned, lived, brought to rest and judged."""
+
+import asyncio
+import gc
+import time
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+import msgspec
+
+from tests.simulation import loop as virtual
+from tests.simulation.faults import FAULTS
+from tests.simulation.oracle import Finding, Logs, judge, unread, waiting
+from tests.simulation.processes import task_factory
+from tests.simulation.trace import Trace
+from tests.simulation.world import Scale, World, quiet
+
+FAULTS_MIN, FAULTS_MAX = 5, 8
+OBSERVATIONS_MIN: Final = 200
+FAULTS_FROM_S, FAULTS_TO_S = 4.0, 55.0
+LOOK_S: Final = 4.0  # between two looks whether all is done
+# How long after the last fault the pipeline may take until everything is in the lake. A sweep that failed is tried
+# again after five minutes (`extractor/unit.SWEEP_RETRY_S`), and takes half a minute's interval to be due.
+STREAMS_RESUME_S: Final = 150.0
+VENDOR_RESUME_S: Final = 420.0
+STOP_S: Final = 30.0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What became of one seed. Units: `seconds` of virtual time, `cpu_s` of ours."""
+
+    seed: int
+    findings: tuple[Finding, ...]
+    struck: dict[int, int]
+    rows: tuple[int, ...]
+    observations: int
+    versions: int
+    seconds: float
+    resumed_s: float
+    starts: int
+    cpu_s: float
+    digest: str
+    trace: tuple[str, ...] = ()
+
+    def count(self, kind: str) -> int:
+        return sum(finding.kind == kind for finding in self.findings)
+
+
+def rows_of(seed: int) -> tuple[int, ...]:
+    """The faults of a seed: each row in its turn, in an order of its own each round; half of all seeds reshard."""
+    random = Random(f"plan {seed}")
+    resharding = sorted(row for row, fault in FAULTS.items() if fault.reshards)
+    others = sorted(row for row, fault in FAULTS.items() if not fault.reshards)
+    count = random.randint(FAULTS_MIN, FAULTS_MAX)
+    chosen = [resharding[seed // 2 % len(resharding)]] if seed % 2 == 0 else []
+    first = seed * FAULTS_MIN
+    for number in range(first, first + count - len(chosen)):
+        turn, place = divmod(number, len(others))
+        order = list(others)
+        Random(f"round {turn}").shuffle(order)
+        if order[place] not in chosen:
+            chosen.append(order[place])
+    return tuple(chosen)
+
+
+def simulate(seed: int, rows: Sequence[int] | None = None, *, traced: bool = False, scale: Scale | None = None) -> Report:
+    """Live one history. `rows`: with these faults instead of the planned ones; `traced`: with every call."""
+    began = time.process_time()
+    loop = virtual.VirtualLoop()
+    loop.set_task_factory(task_factory)
+    loop.set_exception_handler(lambda _, context: quiet(context))
+    world = World(loop, seed, scale)
+    chosen = rows_of(seed) if rows is None else tuple(rows)
+    collecting = gc.isenabled()
+    gc.disable()  # a history is short; what is left of it is collected at its end
+    try:
+        findings, logs, resumed_s = virtual.run(_live(world, chosen), loop)
+    finally:
+        gc.collect()
+        if collecting:
+            gc.enable()
+    return Report(
+        seed,
+        tuple(findings),
+        dict(world.struck),
+        chosen,
+        len({msgspec.json.encode(event) for event in logs.raw}),
+        sum(len(held.rows) for held in world.histories.held.values()),
+        loop.now,
+        resumed_s,
+        world.starts,
+        time.process_time() - began,
+        world.trace.digest(),
+        tuple(world.trace.text(calls=traced)) if findings or traced else (),
+    )
+
+
+async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs, float]:
+    await world.connect()
+    world.start()
+    logs = Logs(world)
+    random = Random(f"faults {world.seed}")
+    faults = [asyncio.ensure_future(_inject(world, row, random.getrandbits(64))) for row in rows]
+    await asyncio.gather(world.customers_work(), *faults)
+    world.roughness = 0.0
+    world.note("world", "calm", "the customers rest, and every fault is over")
+    calm_at = world.loop.now
+    findings = await _come_to_rest(world, logs, calm_at)
+    resumed_s = world.loop.now - calm_at
+    late = await world.close(STOP_S)
+    findings += [Finding("stalled", f"{name} did not stop within {STOP_S:.0f} s") for name in late]
+    logs.update()
+    findings += [Finding("crashed", crash) for crash in world.crashes]
+    findings += [Finding(kind, what) for kind, what in world.objections]
+    if len(logs.raw) < OBSERVATIONS_MIN:
+        findings.append(Finding("silent", f"only {len(logs.raw)} observations"))
+    findings += _unheard(world)
+    return findings, logs, resumed_s
+
+
+async def _inject(world: World, row: int, seed: int) -> None:
+    random = Random(seed)
+    await asyncio.sleep(random.uniform(FAULTS_FROM_S, FAULTS_TO_S))
+    world.note(f"row {row}", "begins", FAULTS[row].inject.__name__)
+    await FAULTS[row].inject(world, random)
+    world.note(f"row {row}", "is over", "")
+
+
+async def _come_to_rest(world: World, logs: Logs, calm_at: float) -> list[Finding]:
+    """Look now and then, until everything is in the lake or a bound is passed."""
+    read_at = calm_at
+    while True:
+        logs.update()
+        missing = unread(world, logs)
+        if missing:
+            read_at = world.loop.now
+            if world.loop.now - calm_at > VENDOR_RESUME_S:
+                return [Finding("stalled", f"{len(missing)} records not read: {', '.join(missing[:5])}"), *judge(world, logs)]
+        else:
+            waits = await waiting(world)
+            findings = [] if waits else judge(world, logs)
+            if not waits and not findings:
+                return []
+            if world.loop.now - read_at > STREAMS_RESUME_S:
+                stalled = [Finding("stalled", f"{len(waits)} shards: {'; '.join(waits)}")] if waits else []
+                return stalled + (findings or judge(world, logs))
+        await asyncio.sleep(LOOK_S)
+
+
+def _unheard(world: World) -> list[Finding]:
+    """I6: the event that names a fault was said."""
+    return [
+        Finding("silent", f"row {row} struck, and nobody said {' or '.join(kind.__name__ for kind in fault.emits)}")
+        for row, at in sorted(world.struck_at.items())
+        if (fault := FAULTS[row]).emits and not world.said(*fault.emits, since=at)
+    ]
+
+
+class Figures(msgspec.Struct):
+    """Of many seeds."""
+
+    seeds: int = 0
+    observations: int = 0
+    versions: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    struck: Counter[int] = msgspec.field(default_factory=Counter)
+    findings: Counter[str] = msgspec.field(default_factory=Counter)
+    failed: list[int] = []
+
+    def add(self, report: Report) -> None:
+        self.seeds += 1
+        self.observations += report.observations
+        self.versions += report.versions
+        self.seconds += report.seconds
+        self.cpu_s += report.cpu_s
+        self.struck.update(report.struck)
+        self.findings.update(finding.kind for finding in report.findings)
+        if report.findings:
+            self.failed.append(report.seed)
+
+
+__all__ = ["Figures", "Report", "Trace", "rows_of", "simulate"]
