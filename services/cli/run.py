@@ -81,6 +81,7 @@ async def _run(screen: Screen, place: Place, files: MappingFiles, choice: Choice
 
 async def run_round(world: World, files: MappingFiles, choice: Choice, screen: Screen) -> Outcome:
     """One round of the whole pipeline. Errors: FatalError `already_running` where another worker is at work."""
+    from services.compactor.cuts import Rules
     from services.compactor.iceberg import Warehouse
     from services.compactor.service import Compactor
     from services.extractor.service import run_once
@@ -99,11 +100,19 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
             watch=lambda one: tell(f"{one.tenant_id} {one.service} {one.endpoint}, {one.read} read"),
         )
     with screen.working("transforming"):
-        groups = await remembered(runtime)
-        transformed = [await Transformer(runtime, files, binding=group).drain() for group in groups]
+        gaps, groups = world.settings.gaps, await remembered(runtime)
+        transformers = [Transformer(runtime, files, binding=group, gaps=gaps) for group in groups]
+        transformed = [await one.drain() for one in transformers]
     with screen.working("writing to the lake"):
         warehouse = await runtime.threads.run(Warehouse.on_glue, world.settings)
-        written = await Compactor(runtime, files.tables, warehouse.history).drain()
+        compactor = Compactor(runtime, files.tables, warehouse.history, Rules(gaps=gaps), files.integrations)
+        written = await compactor.drain()
+        healing = await compactor.heal()
+        if healing.events:  # what had expired unread was published again
+            transformed += [await one.drain() for one in transformers]
+            written = await compactor.drain()
+    for gap, why in healing.waiting.items():
+        screen.note(f"what expired unread is not read again yet ({gap}): {why}")
     rejected = sum(group.rejected for group in transformed) + written.rejected
     return Outcome(
         summary.endpoints,
@@ -113,7 +122,7 @@ async def run_round(world: World, files: MappingFiles, choice: Choice, screen: S
         sum(endpoint.rejected for endpoint in summary.endpoints) + rejected,
         written.files,
         written.rows_written,
-        _exit_code(summary, rejected),
+        IN_PART if healing.waiting else _exit_code(summary, rejected),
     )
 
 

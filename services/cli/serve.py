@@ -102,7 +102,7 @@ def transformer(  # noqa: PLR0913, PLR0917  each is an option
 
     async def serve(world: World, stopping: asyncio.Event) -> None:
         bound = msgspec.structs.replace(binding, fan_out=fan_out or world.settings.fan_out)
-        await Transformer(world.runtime, files, binding=bound).run(stopping)
+        await Transformer(world.runtime, files, binding=bound, gaps=world.settings.gaps).run(stopping)
 
     _serve(screen, place, serve, until_stdin_closes)
 
@@ -125,9 +125,11 @@ def compactor(
         from services.compactor.service import Compactor
 
         settings, runtime = world.settings, world.runtime
-        rules = Rules(spool_age_max_s=settings.spool_age_max_s, cut_age_max_s=settings.cut_age_max_s)
+        rules = Rules(
+            spool_age_max_s=settings.spool_age_max_s, cut_age_max_s=settings.cut_age_max_s, gaps=settings.gaps
+        )
         warehouse = await runtime.threads.run(Warehouse.on_glue, settings)
-        await Compactor(runtime, files.tables, warehouse.history, rules).run(stopping)
+        await Compactor(runtime, files.tables, warehouse.history, rules, files.integrations).run(stopping)
 
     _serve(screen, place, serve, until_stdin_closes)
 

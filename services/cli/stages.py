@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from services.compactor.cuts import Rules, ShardRow, hour_start, may_have_expired, read_row
+from services.contracts.gaps import GapRules
 from services.contracts.times import UtcTime, seconds_between, shifted
 
 HANDOVER_S: Final = 60.0  # until work that was let go, or whose owner died, has been taken up by somebody who runs
@@ -89,7 +90,7 @@ class Late(msgspec.Struct, frozen=True):
 
 
 def shard_standing(
-    reader: Reader, look: ShardLook, now: UtcTime, retention_s: float = Rules().retention_s
+    reader: Reader, look: ShardLook, now: UtcTime, retention_s: float = GapRules().retention_s
 ) -> ShardStanding:
     """`retention_s`: how long the stream keeps a record."""
     row = look.row

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from services.contracts.gaps import GapRules, Policy, complete_until
+from services.contracts.gaps import GapRules, complete_until
 from services.contracts.partitions import HashRange, Partition
 from services.contracts.ports import Record, Row, Shard
 from services.contracts.times import UtcTime, shifted
@@ -26,20 +26,14 @@ class Rules(msgspec.Struct, frozen=True):
     """When what was read is spooled and when it is cut.
 
     Units: `cut_bytes` counts envelopes as they lie in the stream, compressed: about 30,000 events; it bounds what a
-           shard holds in memory. `retention_s` is how long the streams keep a record; `on_gap` what is done where
-           one was dropped unread.
+           shard holds in memory.
     """
 
     spool_age_max_s: float = 60.0
     cut_age_max_s: float = 300.0
     cut_idle_s: float = 120.0
     cut_bytes: int = 4 << 20
-    retention_s: float = 7 * 86_400.0
-    on_gap: Policy = "continue"
-
-    @property
-    def gaps(self) -> GapRules:
-        return GapRules(self.retention_s, self.on_gap)
+    gaps: GapRules = GapRules()
 
 
 class Cut(msgspec.Struct, frozen=True):

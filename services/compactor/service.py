@@ -14,9 +14,11 @@ from services.compactor.cut_writer import Totals
 from services.compactor.cuts import Rules
 from services.compactor.cutting import SERVICE, ShardCutter, Workshop
 from services.compactor.files import Kind
+from services.compactor.healing import Healing, Round
 from services.compactor.hours import Hours
 from services.compactor.merging import Histories, Merging
 from services.compactor.tables import Tables
+from services.contracts.integration import Integration
 from services.contracts.ports import Row, Shard
 from services.contracts.schema import CanonicalTable
 from services.runtime.leases import Lease
@@ -29,7 +31,12 @@ class Compactor:
     """One worker's share of both streams. `histories` opens the tables of a tenant: `Warehouse.history`."""
 
     def __init__(
-        self, runtime: Runtime, tables: Mapping[str, CanonicalTable], histories: Histories, rules: Rules | None = None
+        self,
+        runtime: Runtime,
+        tables: Mapping[str, CanonicalTable],
+        histories: Histories,
+        rules: Rules | None = None,
+        integrations: Mapping[str, Integration] | None = None,
     ) -> None:
         self._runtime = runtime
         self._streams: dict[Kind, str] = {"raw": runtime.names.raw_stream, "canonical": runtime.names.canonical_stream}
@@ -38,6 +45,7 @@ class Compactor:
         self._workshop = Workshop(runtime, rules or Rules(), known, count(1), self.totals)
         self._merging = Merging(runtime, histories, known, self._cutters, self.totals)
         self._hours = Hours(runtime, self._cutters, self.totals)
+        self._healing = Healing(runtime, integrations or {}, self._workshop.rules.gaps)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set; then what was read is spooled, committed and let go.
@@ -45,7 +53,7 @@ class Compactor:
         Errors: FatalError that no retry can cure.
         """
         shards = [self._shards(stream, partial(self._work, kind)).run for kind, stream in self._streams.items()]
-        await run_together([*shards, self._merging.run, self._hours.run], stopping)
+        await run_together([*shards, self._merging.run, self._hours.run, self._healing.run], stopping)
 
     def _shards(self, stream: str, work: WorkOnShard) -> ShardWork:
         runtime = self._runtime
@@ -70,6 +78,10 @@ class Compactor:
         finally:
             self._cutters.clear()
             await asyncio.gather(*(lease.release() for lease in held))
+
+    async def heal(self) -> Round:
+        """One round over what expired unread. What it publishes is to be transformed and drained once more."""
+        return await self._healing.heal_once()
 
     async def archive(self, stopping: asyncio.Event | None = None) -> Totals:
         """Read the raw stream until caught up and cut all of it, so that raw/ holds what had arrived; merge nothing.

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from services.contracts.errors import UsageError
-from services.contracts.gaps import Policy
+from services.contracts.gaps import GapRules, Policy
 from services.contracts.log import Level
 from services.contracts.names import Names
 
@@ -72,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: Annotated[float, Meta(ge=86_400, le=31_536_000)] = 7 * 86_400.0  # of both streams: a day to a year
     on_gap: Policy = "continue"  # what a shard does whose position is older: contracts/gaps.py
     fan_out: bool = False  # transformers are pushed what arrives, out of a throughput of their own (docs/scaling.md)
+
+    @property
+    def gaps(self) -> GapRules:
+        return GapRules(self.retention_s, self.on_gap)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:

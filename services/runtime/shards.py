@@ -15,6 +15,7 @@ import msgspec
 from services.contracts.errors import FatalError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Event, Retried, WaitingFor
 from services.contracts.ports import Clock, Row, Shard, StreamInfo, Streams
+from services.runtime.gaps import HaltedError
 from services.runtime.leases import Lease, Leases
 from services.runtime.loop import all_of, cancelled, pause
 from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
@@ -24,6 +25,7 @@ T = TypeVar("T")
 DISCOVER_S: Final = 10.0
 SHARDS_MAX: Final = 10_000  # of one worker
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
+HALTED_S: Final = 60.0  # between two looks at a shard that halts behind a gap
 LEAVE_MAX_S: Final = 4.0  # of a clean stop (faults.md row 29)
 DRAIN_LEASE_TIMES: Final = 1.5  # a dead owner's lease is free after one lease time and the time to notice it
 DRAIN_ATTEMPTS_MAX: Final = 8  # of one shard in a row, with growing pauses: about a minute
@@ -196,6 +198,10 @@ class ShardWork:
                 except NotFoundError as err:  # the shard or its stream is gone: what there is now is found anew
                     self._emit(WaitingFor(what=f"{self._group} on {shard.shard_id}", why=str(err)))
                     break
+                except HaltedError as err:  # its lease is kept, so that no other worker meets it in vain
+                    self._emit(WaitingFor(what=f"{self._group} on {shard.shard_id}", why=str(err)))
+                    lease.alive()
+                    await pause(self._clock, lease.leaving, HALTED_S)
                 except RetryableError as err:
                     if self._clock.monotonic() - started > PAUSE_MAX_S:
                         pause_s = PAUSE_FIRST_S

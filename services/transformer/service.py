@@ -12,10 +12,12 @@ from itertools import count
 from weakref import WeakKeyDictionary
 
 from services.contracts.errors import FatalError
+from services.contracts.gaps import GapRules
 from services.contracts.log import MemoryLost
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
+from services.runtime.gaps import Gaps
 from services.runtime.leases import Lease
 from services.runtime.loop import run_together
 from services.runtime.reading import read_shard
@@ -24,7 +26,7 @@ from services.runtime.shards import ShardWork, WorkOnShard
 from services.runtime.snapshots import SnapshotState
 from services.transformer.catalogue import Catalogue, check
 from services.transformer.groups import ALL_TABLES, Binding, join, refuse_others, watch
-from services.transformer.shard import Limits, ShardRun, Totals
+from services.transformer.shard import Bench, Limits, ShardRun, Totals
 from services.transformer.state import Memory
 
 
@@ -32,14 +34,20 @@ class Transformer:
     """One worker's share of a group's work on the raw stream."""
 
     def __init__(
-        self, runtime: Runtime, mappings: MappingFiles, limits: Limits | None = None, binding: Binding = ALL_TABLES
+        self,
+        runtime: Runtime,
+        mappings: MappingFiles,
+        limits: Limits | None = None,
+        binding: Binding = ALL_TABLES,
+        gaps: GapRules | None = None,
     ) -> None:
         """Errors: UsageError for a mapping that cannot be compiled."""
         check(mappings, binding)
-        self._runtime, self._limits, self._binding = runtime, limits or Limits(), binding
-        self._stream = runtime.names.raw_stream
-        self._catalogue = Catalogue(runtime.objects, mappings, runtime.clock, runtime.emit, binding)
-        self._publisher = runtime.publisher(runtime.names.canonical_stream)
+        self._runtime, self._binding, self._stream = runtime, binding, runtime.names.raw_stream
+        catalogue = Catalogue(runtime.objects, mappings, runtime.clock, runtime.emit, binding)
+        publisher = runtime.publisher(runtime.names.canonical_stream)
+        self._bench = Bench(runtime, catalogue, publisher, limits or Limits())
+        self._gaps = Gaps(runtime, gaps or GapRules(), binding.group, self._stream)
         self._consumer = binding.consumer if binding.fan_out else None
         self._segments: WeakKeyDictionary[Lease, Iterator[int]] = WeakKeyDictionary()
 
@@ -85,9 +93,11 @@ class Transformer:
         """One shard, from what is committed until it ends, the lease is to be left or, draining, it is caught up."""
         run = await self._open(lease, shard, parents, totals)
         try:
+            watch = await self._gaps.watch(lease, shard, lease.row, parents)
             async for batch in read_shard(
                 self._runtime, self._stream, shard.shard_id, run.position, lease, self._consumer
             ):
+                await watch.meet(batch.records, caught_up=batch.caught_up and not batch.ended)
                 whole = await run.take(batch)
                 if whole and batch.ended:
                     await run.finish(ended=True)
@@ -119,7 +129,7 @@ class Transformer:
         except BaseException:
             memory.close()
             raise
-        return ShardRun(runtime, lease, memory, row, self._catalogue, self._publisher, self._limits, totals)
+        return ShardRun(self._bench, lease, shard, memory, row, totals)
 
 
 async def _nothing(_lease: Lease, _shard: Shard, _parents: Sequence[Row]) -> None:

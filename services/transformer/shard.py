@@ -8,35 +8,42 @@ import msgspec
 
 from services.contracts.errors import FencedError, NotFoundError, RetryableError
 from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected
-from services.contracts.ports import Row, Value
+from services.contracts.ports import Row, Shard, Value
 from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
-from services.runtime.loop import cancelled
+from services.runtime.loop import cancelled, outcome_of
+from services.runtime.poison import ALL, Inquest, Readings
 from services.runtime.publisher import Publisher
 from services.runtime.reading import Batch, read_again
 from services.runtime.runtime import Runtime
 from services.runtime.tickets import Ticket
-from services.transformer.batches import STAGE, Envelope, Output, read_header, slices, transform
+from services.transformer.batches import STAGE, Envelope, Output, read_header, rehearse, slices, transform
+from services.transformer.budget import LETTERS_PER_HOUR_MAX, Budget
 from services.transformer.catalogue import Catalogue
 from services.transformer.drift import DriftWatch
+from services.transformer.mapper import Routes
+from services.transformer.parking import Parking
 from services.transformer.state import Memory
 
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
+QUIET_COMMIT_S = 3_600.0  # how often a quiet shard's row is told that it was read to its end
 
 
 class Limits(msgspec.Struct, frozen=True):
     """How much is done before the next thing is.
 
     Units:  a commit after `commit_s` or `commit_events`, whichever comes first; `slice_bytes_max` of events go to a
-            thread at once; what is transformed is published after `output_bytes_max`, or at the end of a read.
+            thread at once; what is transformed is published after `output_bytes_max`, or at the end of a read. A
+            partition with more than `letters_per_hour_max` dead letters in an hour is parked.
     """
 
     commit_s: float = 5.0
     commit_events: int = 50_000
     slice_bytes_max: int = 1_000_000
     output_bytes_max: int = 8_000_000
+    letters_per_hour_max: int = LETTERS_PER_HOUR_MAX
 
 
 class Totals(msgspec.Struct):
@@ -54,6 +61,16 @@ class _Cut(msgspec.Struct):
     arrived_at: UtcTime | None = None
 
 
+class Bench(msgspec.Struct, frozen=True):
+    """What the shards of a worker share. `searching` keeps their searches for poison apart."""
+
+    runtime: Runtime
+    catalogue: Catalogue
+    publisher: Publisher
+    limits: Limits
+    searching: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+
+
 class ShardRun:
     """The work on one shard between loading its state and letting it go.
 
@@ -61,26 +78,21 @@ class ShardRun:
     once everything up to there is acknowledged. `position` is what has been offered.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        lease: Lease,
-        memory: Memory,
-        row: Row,
-        catalogue: Catalogue,
-        publisher: Publisher,
-        limits: Limits,
-        totals: Totals,
-    ) -> None:
+    def __init__(self, bench: Bench, lease: Lease, shard: Shard, memory: Memory, row: Row, totals: Totals) -> None:
         self.position: str | None = row.get("position")
-        self._runtime, self._lease, self._memory, self._limits = runtime, lease, memory, limits
-        self._catalogue, self._publisher, self._totals = catalogue, publisher, totals
+        runtime = self._runtime = bench.runtime
+        self._lease, self._memory, self._limits, self._totals = lease, memory, bench.limits, totals
+        self._catalogue, self._publisher, self._searching = bench.catalogue, bench.publisher, bench.searching
+        self._closed = shard.closed
         self._again = read_again(lease, self.position)
         self._open = _Cut([], Totals())
         self._committing: asyncio.Task[None] | None = None
         self._cut_at, self._cut_time = self.position, runtime.clock.monotonic()
         self._read_to_end_at: UtcTime | None = None
         self._drifts = DriftWatch()
+        self._inquest = Inquest(lease, row, runtime.emit)
+        self._parking = Parking(runtime, bench.catalogue.binding.group)
+        self._budget = Budget(self._limits.letters_per_hour_max)
 
     async def take(self, batch: Batch) -> bool:
         """Transform and offer what one read returned. False if it was cut short because the lease is to be left.
@@ -91,19 +103,25 @@ class ShardRun:
             raise FencedError(f"the lease on {self._lease.name} is lost")
         if self._committing is not None and self._committing.done():
             await self._committed()
-        if batch.caught_up:
-            self._read_to_end_at = self._runtime.clock.now()
         output, now = Output(), self._runtime.clock.now()
         read = (read_header(self._lease.name, r.sequence, r.data, output, now) for r in batch.records)
         envelopes = [envelope for envelope in read if envelope is not None]
         self._tell(batch, envelopes)
-        if not batch.records:
-            return True
+        if batch.records and not await self._take(batch, envelopes, output):
+            return False
+        if batch.caught_up and not self._closed:  # the end of a closed shard may lie long past
+            self._read_to_end_at = now
+        return True
+
+    async def _take(self, batch: Batch, envelopes: Sequence[Envelope], output: Output) -> bool:
+        now = self._runtime.clock.now()
         routes = {at: await self._catalogue.routes(*at) for at in {envelope.source for envelope in envelopes}}
         wanted = (envelope for envelope in envelopes if envelope.header.endpoint in routes[envelope.source])
+        for partition in await self._parking.refresh():
+            self._budget.forgive(partition)
         for piece in slices(wanted, self._limits.slice_bytes_max):
-            whole = [await self._with_body(envelope) for envelope in piece]
-            await self._runtime.threads.run(transform, whole, routes, self._memory, output, now)
+            whole = [await self._with_body(envelope) for envelope in await self._parking.passed(piece)]
+            output = await self._transformed(whole, routes, output, now)
             if output.size >= self._limits.output_bytes_max:
                 await self._offer(output, piece[-1].sequence)
                 output = Output()
@@ -114,6 +132,45 @@ class ShardRun:
         await self._offer(output, batch.position)
         self._open.arrived_at = max(record.arrived_at for record in batch.records)
         return True
+
+    async def _transformed(
+        self, piece: Sequence[Envelope], routes: Mapping[tuple[str, str], Routes], output: Output, now: UtcTime
+    ) -> Output:
+        """The output with `piece`, or what is left of it where that had to be searched for poison and is committed."""
+        if not self._inquest.suspicious:
+            made = await outcome_of(self._transform(piece, routes, output, now))
+            if not isinstance(made, Exception):
+                await self._park(output)
+                return output
+            self._inquest.suspect()
+        known = {envelope.sequence: envelope for envelope in piece}
+
+        async def probe(sequences: Sequence[str], readings: Readings) -> None:
+            read = [msgspec.structs.replace(known[one], reading=readings.get(one, ALL)) for one in sequences]
+            await self._runtime.threads.run(rehearse, read, routes, self._memory, now)
+
+        async with self._searching:
+            await self._committed()  # what it says of trials is older than what is noted from here on
+            for group in await self._inquest.search([envelope.suspect for envelope in piece], probe):
+                await self._inquest.begin(group)
+                await self._transform([known[one.sequence] for one in group], routes, output, now)
+                await self._park(output)
+                await self._offer(output, group[-1].sequence)
+                output = Output()
+                await self.commit()
+                await self._committed()
+        return output
+
+    async def _transform(
+        self, piece: Sequence[Envelope], routes: Mapping[tuple[str, str], Routes], output: Output, now: UtcTime
+    ) -> None:
+        read = [msgspec.structs.replace(one, reading=self._inquest.reading(one.sequence)) for one in piece]
+        await self._runtime.threads.run(transform, read, routes, self._memory, output, now, self._budget)
+
+    async def _park(self, output: Output) -> None:
+        if output.held:
+            await self._parking.park(output.held, self._budget.letters_max)
+            output.held = {}
 
     async def _with_body(self, envelope: Envelope) -> Envelope:
         """The envelope with the body that lies beside the stream, if it does."""
@@ -146,9 +203,9 @@ class ShardRun:
         """Is there enough, or something old enough, to commit, and no commit under way?"""
         if self._committing is not None and not self._committing.done():
             return False
-        if self.position == self._cut_at:
-            return False
         waited_s = self._runtime.clock.monotonic() - self._cut_time
+        if self.position == self._cut_at:
+            return self._read_to_end_at is not None and waited_s >= QUIET_COMMIT_S
         return waited_s >= self._limits.commit_s or self._open.totals.events >= self._limits.commit_events
 
     async def commit(self) -> None:
@@ -157,28 +214,29 @@ class ShardRun:
         Errors: what became of the commit before: FencedError when the shard has another owner; RetryableError.
         """
         await self._committed()
-        if self.position == self._cut_at:
-            return
-        values: dict[str, Value] = {
-            "position": self.position,
-            "bound": self._catalogue.binding.bound,
-            "state": await self._memory.save(),
-        }
+        values: dict[str, Value] = {}
+        if self.position != self._cut_at:
+            values = {
+                "position": self.position,
+                "bound": self._catalogue.binding.bound,
+                "state": await self._memory.save(),
+                **self._inquest.closing(self.position),
+            }
         cut, self._open = self._open, _Cut([], Totals())
         if cut.arrived_at is not None:
             values["arrived_at"] = cut.arrived_at
+        if self._read_to_end_at is not None:
+            values["read_to_end_at"] = self._read_to_end_at
         self._cut_at, self._cut_time = self.position, self._runtime.clock.monotonic()
-        self._committing = asyncio.create_task(self._commit(values, cut))
+        if values:
+            self._committing = asyncio.create_task(self._commit(values, cut))
 
     async def finish(self, *, ended: bool = False) -> None:
-        """Commit all of it, and when the shard was last read to its end. Errors: as `commit`."""
+        """Commit all of it. Errors: as `commit`."""
         await self.commit()
         await self._committed()
-        last: dict[str, Value] = {"ended": True} if ended else {}
-        if self._read_to_end_at is not None:
-            last["read_to_end_at"] = self._read_to_end_at
-        if last:
-            await self._lease.commit(last)
+        if ended:
+            await self._lease.commit({"ended": True})
 
     async def _commit(self, values: Mapping[str, Value], cut: _Cut) -> None:
         for ticket in cut.tickets:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.compactor.history import FILE, POSITION, Watermark
-from services.compactor.parquet import KEY, rows_from_arrow, rows_to_arrow, version_kinds
+from services.compactor.parquet import KEY, conformed, rows_from_arrow, rows_to_arrow, version_kinds
 from services.contracts.errors import ConflictError, RetryableError
 from services.contracts.rows import reading_order
 from services.contracts.schema import TIMELINE_COLUMNS, CanonicalTable
@@ -24,6 +24,13 @@ class Held:
         self.watermark = Watermark("", {})
         self.floors: dict[str, int] = {}
         self.commits = 0
+
+    def widen(self, table: CanonicalTable) -> None:
+        """Columns that the table has and these rows had not are null in them, as where a mapping brings a new one."""
+        if not version_kinds(table).keys() <= self.kinds.keys():
+            self.kinds |= version_kinds(table)
+            self.versions = conformed(self.versions, self.kinds)
+            self.commits += 1
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -74,7 +81,7 @@ class MemoryHistory:
         gone = pc.is_in(pa.arange(0, self._versions.num_rows), value_set=removed.column(POSITION).combine_chunks())
         kept = self._versions.filter(pc.invert(gone))
         assert kept.num_rows == self._versions.num_rows - removed.num_rows, "a row is removed twice"
-        rows = pa.concat_tables([kept, added.cast(kept.schema)])
+        rows = pa.concat_tables([kept, conformed(added, self._held.kinds)])
         distinct = rows.select([*KEY, "valid_from"]).group_by([*KEY, "valid_from"]).aggregate([])
         assert distinct.num_rows == rows.num_rows, "a row is doubled"
         self._held.versions, self._held.watermark = rows, watermark
@@ -104,6 +111,7 @@ class MemoryHistories:
 
     def __call__(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:
         held = self.held.setdefault((tenant_id, table.table), Held(table))
+        held.widen(table)
         return MemoryHistory(held, self.dies_at.pop(0) if self.dies_at else "")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 from services.compactor import parquet
 from services.compactor.cuts import Rules
 from services.contracts.errors import FatalError, RetryableError
+from services.contracts.gaps import GapRules
 from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired, RecordsRejected, Retried, TableMerged
 from services.contracts.partitions import Partition
 from services.contracts.ports import Entry
@@ -327,7 +328,7 @@ async def test_a_drain_gives_up_when_another_worker_keeps_a_shard() -> None:
 
 
 async def test_row_56_a_shard_quiet_for_longer_than_retention_is_no_gap_and_one_that_nobody_read_is() -> None:
-    plant = Plant(rules=Rules(retention_s=900))
+    plant = Plant(rules=Rules(gaps=GapRules(900)))
     await plant.put(HISTORY[0])
     await plant.run(300)
     await plant.run(1800, stop=False)

@@ -170,12 +170,10 @@ async def test_a_row_made_anew_begins_above_every_epoch_of_the_one_that_was_lost
 
 async def test_deaths_count_owners_that_ended_badly_until_somebody_commits() -> None:
     fleet = Fleet()
-    deaths = []
-    for seed in range(1, 4):
-        lease = await fleet.worker(seed).wait_for("shards", "a", LEASE_S * 2)  # and is never heard of again
-        assert lease is not None
-        deaths.append(lease.deaths)
-    assert deaths == [0, 1, 2]
+    leases = [await fleet.worker(seed).wait_for("shards", "a", LEASE_S * 2) for seed in (1, 2, 3)]  # each dies
+    assert [lease and lease.deaths for lease in leases] == [0, 1, 2]
+    lease = leases[-1]
+    assert lease is not None
     await lease.note({"trial": "x"})
     await lease.release(badly=True)
     following = await fleet.worker(4).acquire("shards", "a")

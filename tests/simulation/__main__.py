@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from tests.simulation.run import Figures, Report, simulate
-from tests.simulation.faults import FAULTS
+from tests.simulation.every_fault import FAULTS
 
 CHUNK: Final = 25  # seeds of one subprocess
 TRACE_LINES_MAX: Final = 400  # of a failing seed; --trace prints all

@@ -21,7 +21,7 @@ class Call(msgspec.Struct, frozen=True):
     `subject`: the stream, key, table, secret, function or address.
 
     `detail`: of `rows` (key, values, expect); of `streams.put` the entries; of `streams.read` and `streams.iterator`
-    the shard's id; of `vendor` the request; else None.
+    the shard's id; of `threads` the positional arguments; of `vendor` the request; else None.
     """
 
     process: "Process"
@@ -52,6 +52,11 @@ class Call(msgspec.Struct, frozen=True):
         return dict(self.detail[0]) if self.port == "rows" and self.detail else {}
 
     @property
+    def expect(self) -> dict[str, Any]:
+        """What a write of a row is conditional on."""
+        return dict(self.detail[2] or {}) if self.name == "rows.write" else {}
+
+    @property
     def values(self) -> dict[str, Any]:
         """What is written into a row."""
         return dict(self.detail[1]) if self.name == "rows.write" else {}
@@ -70,7 +75,8 @@ class Twist(msgspec.Struct, frozen=True):
     `delay_s` on the way there; `error` instead of any effect; `lost`: the effect, and a timeout for an answer;
     `late_s`: a timeout for an answer, and the effect so much later; `kill`: the process dies `before` the request
     leaves or `after` the effect (the answer never reaches it); `freeze_s`: the process stands still so long, between
-    effect and answer.
+    effect and answer; `again`: the answer is lost and the library asks again by itself, so the effect comes twice and
+    the second answer is the one that is heard.
     """
 
     delay_s: float = 0.0
@@ -79,6 +85,7 @@ class Twist(msgspec.Struct, frozen=True):
     late_s: float = 0.0
     kill: Literal["", "before", "after"] = ""
     freeze_s: float = 0.0
+    again: bool = False
 
     @property
     def text(self) -> str:
@@ -91,6 +98,7 @@ class Twist(msgspec.Struct, frozen=True):
                 f"lands {self.late_s:.1f} s late" if self.late_s else "",
                 f"killed {self.kill}" if self.kill else "",
                 f"frozen {self.freeze_s:.1f} s" if self.freeze_s else "",
+                "asked twice" if self.again else "",
             )
             if word
         )

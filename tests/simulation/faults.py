@@ -32,25 +32,33 @@ Injector = Callable[[World, Random], Awaitable[None]]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One row of faults.md."""
+    """One row of faults.md. `prepare` makes a world fit for it before anything runs; `every`: it is costly, and planned
+    for one seed in so many."""
 
     row: int
     inject: Injector
     emits: tuple[type[Event], ...] = ()
     reshards: bool = False
+    prepare: Callable[[World], None] | None = None
+    every: int = 1
 
 
 FAULTS: Final[dict[int, Fault]] = {}
 
 
 def injector(
-    row: int, *, emits: tuple[type[Event], ...] = (), reshards: bool = False
+    row: int,
+    *,
+    emits: tuple[type[Event], ...] = (),
+    reshards: bool = False,
+    prepare: Callable[[World], None] | None = None,
+    every: int = 1,
 ) -> Callable[[Injector], Injector]:
     """The injector of a row."""
 
     def add(inject: Injector) -> Injector:
         assert row not in FAULTS, f"row {row} has an injector"
-        FAULTS[row] = Fault(row, inject, emits, reshards)
+        FAULTS[row] = Fault(row, inject, emits, reshards, prepare, every)
         return inject
 
     return add
@@ -75,7 +83,7 @@ async def ambush(
             return None
         struck += 1
         chosen = twist(call)
-        world.strike(row, f"{call.process.name} {call.name} {call.subject}: {chosen.text}")
+        world.strike(row, f"{call.process.name} {call.text}: {chosen.text}")
         if struck >= times:
             done.set()
         return chosen
@@ -102,7 +110,7 @@ async def storm(
         if chosen is not None:
             struck += 1
         if struck == 1 and chosen is not None:
-            world.strike(row, f"{call.process.name} {call.name} {call.subject}: {chosen.text}, for {seconds:.0f} s")
+            world.strike(row, f"{call.process.name} {call.text}: {chosen.text}, for {seconds:.0f} s")
         return chosen
 
     stop = world.intercept(intercept)

@@ -93,6 +93,15 @@ def unread(world: World, logs: Logs) -> list[str]:
     return found + [f"{'/'.join(at)} (deleted)" for at in living]
 
 
+def story(logs: Logs, record: str) -> list[str]:
+    """Every event of `tenant/endpoint/id` on the two streams, in order of storage."""
+    tenant_id, name, record_id = record.split(" ")[0].split("/")
+    at = (tenant_id, name, record_id)
+    raw = [event for event in logs.raw if (event.tenant_id, event.endpoint, event.record_id) == at]
+    canonical = [event for event in logs.canonical if (event.tenant_id, event.table, event.record_id) == at]
+    return [f"story {record}: {msgspec.json.encode(event).decode()}" for event in [*raw, *canonical]]
+
+
 def _rank(event: ChangeEvent) -> tuple[str, bool, str]:
     return (event.effective_at, event.op == "delete", event.observed_at)
 
@@ -204,7 +213,7 @@ def _judge_tables(world: World, logs: Logs) -> Iterator[Finding]:
     for at in sorted({*by_table, *world.histories.held, *world.vendor.records}):
         held = world.histories.held.get(at)
         rows = held.rows if held is not None else []
-        yield from _judge_rows("/".join(at), folded_rows(by_table.get(at, []), TABLES), rows)
+        yield from _judge_rows("/".join(at), folded_rows(by_table.get(at, []), world.tables), rows)
         yield from _judge_history(world, at, rows)
 
 

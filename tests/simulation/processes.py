@@ -15,6 +15,7 @@ from services.contracts.errors import AvesaError
 from services.contracts.log import Event
 from services.contracts.times import UtcTime
 from services.runtime.leases import Leases
+from services.runtime.publisher import Publisher
 from services.runtime.runtime import Runtime
 from tests.fakes import FakeChance, MemoryStates
 from tests.simulation.calls import Call, Twist, lost_answer
@@ -66,15 +67,28 @@ class ProcessThreads:
         self._process = process
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = Call(self._process, "threads", "run", work.__name__)
+        call = Call(self._process, "threads", "run", work.__name__, args)
         return await self._process.call(call, lambda: work(*args, **kwargs))
+
+
+class ProcessRuntime(Runtime, frozen=True, kw_only=True):
+    """A runtime whose publishers hold little, so that back-pressure is met, and can be looked at."""
+
+    process: "Process"
+
+    def publisher(self, stream: str) -> Publisher:
+        made = Publisher(
+            stream, self.streams, self.objects, self.clock, self.chance, self.emit, self.process.world.scale.bounds
+        )
+        self.process.publishers.append(made)
+        return made
 
 
 class Process:
     """One process from its start to its end. `name` is `transformer-1.3`: service, place, and which start it is.
 
     For faults: `kill`, `freeze`, `stop` (SIGTERM), `skew_s` (seconds its wall clock is wrong by), `allow` (exception
-    types it may end with), `service` (extractor, transformer, compactor), `runtime`, `running`.
+    types it may end with), `service` (extractor, transformer, compactor), `runtime`, `running`, `publishers`.
     """
 
     def __init__(self, world: "World", service: str, name: str, skew_s: float, work: Service) -> None:
@@ -83,6 +97,7 @@ class Process:
         self.dead = False
         self.allow: tuple[type[BaseException], ...] = ()
         self.heard: list[Event] = []
+        self.publishers: list[Publisher] = []
         self._work = work
         self._random = Random(world.random.getrandbits(64))
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -94,7 +109,8 @@ class Process:
         world, aws = self.world, self.world.aws
         clock = ProcessClock(self, self._random.random() * MONOTONIC_MAX_S)
         chance, rows = FakeChance(self._random.getrandbits(64)), aws.rows.seen_by(self)
-        return Runtime(
+        return ProcessRuntime(
+            process=self,
             names=world.names,
             streams=aws.streams.seen_by(self),
             objects=aws.objects.seen_by(self),
@@ -229,6 +245,8 @@ class Process:
         try:
             result = effect()
             self.world.note(self.name, CALL, f"{call.text}")
+            if twist.again:
+                result = effect()
         finally:
             if twist.kill == "after":
                 self.kill()

@@ -11,15 +11,15 @@ from typing import Final
 import msgspec
 
 from tests.simulation import loop as virtual
-from tests.simulation.faults import FAULTS
-from tests.simulation.oracle import Finding, Logs, judge, unread, waiting
+from tests.simulation.every_fault import FAULTS
+from tests.simulation.oracle import Finding, Logs, judge, story, unread, waiting
 from tests.simulation.processes import task_factory
 from tests.simulation.trace import Trace
 from tests.simulation.world import Scale, World, quiet
 
 FAULTS_MIN, FAULTS_MAX = 5, 8
-OBSERVATIONS_MIN: Final = 200
 FAULTS_FROM_S, FAULTS_TO_S = 4.0, 55.0
+OVERTIME_MAX: Final = 20  # rounds of five changes and five seconds, until there are enough observations
 LOOK_S: Final = 4.0  # between two looks whether all is done
 # How long after the last fault the pipeline may take until everything is in the lake. A sweep that failed is tried
 # again after five minutes (`extractor/unit.SWEEP_RETRY_S`), and takes half a minute's interval to be due.
@@ -51,8 +51,8 @@ class Report(msgspec.Struct, frozen=True):
 def rows_of(seed: int) -> tuple[int, ...]:
     """The faults of a seed: each row in its turn, in an order of its own each round; half of all seeds reshard."""
     random = Random(f"plan {seed}")
-    resharding = sorted(row for row, fault in FAULTS.items() if fault.reshards)
-    others = sorted(row for row, fault in FAULTS.items() if not fault.reshards)
+    resharding = sorted(row for row, fault in FAULTS.items() if fault.reshards and fault.every == 1)
+    others = sorted(row for row, fault in FAULTS.items() if not fault.reshards and fault.every == 1)
     count = random.randint(FAULTS_MIN, FAULTS_MAX)
     chosen = [resharding[seed // 2 % len(resharding)]] if seed % 2 == 0 else []
     first = seed * FAULTS_MIN
@@ -62,32 +62,47 @@ def rows_of(seed: int) -> tuple[int, ...]:
         Random(f"round {turn}").shuffle(order)
         if order[place] not in chosen:
             chosen.append(order[place])
-    return tuple(chosen)
+    costly = [row for row, fault in FAULTS.items() if fault.every > 1 and seed % fault.every == row % fault.every]
+    return (*chosen, *costly)
 
 
 def simulate(seed: int, rows: Sequence[int] | None = None, *, traced: bool = False, scale: Scale | None = None) -> Report:
     """Live one history. `rows`: with these faults instead of the planned ones; `traced`: with every call."""
+    return lived(seed, rows, traced=traced, scale=scale)[0]
+
+
+def lived(
+    seed: int, rows: Sequence[int] | None = None, *, traced: bool = False, scale: Scale | None = None
+) -> tuple[Report, World]:
+    """As `simulate`, and the world as it was left."""
     began = time.process_time()
     loop = virtual.VirtualLoop()
     loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, context: quiet(context))
     world = World(loop, seed, scale)
     chosen = rows_of(seed) if rows is None else tuple(rows)
+    world.alone = len(chosen) == 1
+    for row in chosen:
+        prepare = FAULTS[row].prepare
+        if prepare is not None:
+            prepare(world)
     collecting = gc.isenabled()
     gc.disable()  # a history is short; what is left of it is collected at its end
     try:
         findings, logs, resumed_s = virtual.run(_live(world, chosen), loop)
+        versions = sum(len(held.rows) for held in world.histories.held.values())
     finally:
+        world.resources.close()
         gc.collect()
         if collecting:
             gc.enable()
-    return Report(
+    report = Report(
         seed,
         tuple(findings),
         dict(world.struck),
         chosen,
-        len({msgspec.json.encode(event) for event in logs.raw}),
-        sum(len(held.rows) for held in world.histories.held.values()),
+        _observations(logs),
+        versions,
         loop.now,
         resumed_s,
         world.starts,
@@ -95,6 +110,7 @@ def simulate(seed: int, rows: Sequence[int] | None = None, *, traced: bool = Fal
         world.trace.digest(),
         tuple(world.trace.text(calls=traced)) if findings or traced else (),
     )
+    return report, world
 
 
 async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs, float]:
@@ -104,6 +120,7 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     random = Random(f"faults {world.seed}")
     faults = [asyncio.ensure_future(_inject(world, row, random.getrandbits(64))) for row in rows]
     await asyncio.gather(world.customers_work(), *faults)
+    await _work_on(world, logs)
     world.roughness = 0.0
     world.note("world", "calm", "the customers rest, and every fault is over")
     calm_at = world.loop.now
@@ -114,15 +131,30 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     logs.update()
     findings += [Finding("crashed", crash) for crash in world.crashes]
     findings += [Finding(kind, what) for kind, what in world.objections]
-    if len(logs.raw) < OBSERVATIONS_MIN:
-        findings.append(Finding("silent", f"only {len(logs.raw)} observations"))
+    if _observations(logs) < world.scale.observations_min:
+        findings.append(Finding("silent", f"only {_observations(logs)} observations"))
     findings += _unheard(world)
     return findings, logs, resumed_s
 
 
+async def _work_on(world: World, logs: Logs) -> None:
+    """Until there were enough observations: an extractor that stood still saw several changes as one."""
+    for _ in range(OVERTIME_MAX):
+        logs.update()
+        if _observations(logs) >= world.scale.observations_min:
+            return
+        for _ in range(5):
+            world.vendor.work()
+        await asyncio.sleep(5.0)
+
+
+def _observations(logs: Logs) -> int:
+    return len({msgspec.json.encode(event) for event in logs.raw})
+
+
 async def _inject(world: World, row: int, seed: int) -> None:
     random = Random(seed)
-    await asyncio.sleep(random.uniform(FAULTS_FROM_S, FAULTS_TO_S))
+    await asyncio.sleep(random.uniform(FAULTS_FROM_S, min(FAULTS_TO_S, world.scale.work_s)))
     world.note(f"row {row}", "begins", FAULTS[row].inject.__name__)
     await FAULTS[row].inject(world, random)
     world.note(f"row {row}", "is over", "")
@@ -137,7 +169,10 @@ async def _come_to_rest(world: World, logs: Logs, calm_at: float) -> list[Findin
         if missing:
             read_at = world.loop.now
             if world.loop.now - calm_at > VENDOR_RESUME_S:
-                return [Finding("stalled", f"{len(missing)} records not read: {', '.join(missing[:5])}"), *judge(world, logs)]
+                for line in story(logs, missing[0]):
+                    world.note("oracle", "story", line)
+                what = f"{len(missing)} records not read: {', '.join(missing[:5])}"
+                return [Finding("stalled", what), *judge(world, logs)]
         else:
             waits = await waiting(world)
             findings = [] if waits else judge(world, logs)
@@ -182,4 +217,4 @@ class Figures(msgspec.Struct):
             self.failed.append(report.seed)
 
 
-__all__ = ["Figures", "Report", "Trace", "rows_of", "simulate"]
+__all__ = ["Figures", "Report", "Trace", "lived", "rows_of", "simulate"]

@@ -82,11 +82,11 @@ def mapping_files() -> MappingFiles:
 class Vendor:
     """All customers' records. `now` is the vendor's own clock."""
 
-    def __init__(self, now: Callable[[], UtcTime], random: Random) -> None:
+    def __init__(self, now: Callable[[], UtcTime], random: Random, tell: Callable[[str], None]) -> None:
         self.records: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self.ever: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         self.changes = 0
-        self._now, self._random = now, random
+        self._now, self._random, self._tell = now, random, tell
         self._deleted: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self._last_id = 0
         for tenant_id in TENANTS:
@@ -108,6 +108,7 @@ class Vendor:
         elif dice < 0.35:
             record_id = self._random.choice(list(living))
             deleted[record_id] = living.pop(record_id)
+            self._tell(f"{tenant_id}/{name}/{record_id} is deleted")
             self.changes += 1
         elif dice < 0.40 and deleted:
             self._restore(tenant_id, name, self._random.choice(list(deleted)))
@@ -133,6 +134,7 @@ class Vendor:
 
     def _show(self, tenant_id: str, name: str, record_id: int, content: dict[str, Any]) -> None:
         self.records[tenant_id, name][record_id] = content
+        self._tell(f"{tenant_id}/{name}/{record_id} is {msgspec.json.encode(content).decode()}")
         self.ever.setdefault((tenant_id, name, record_id), []).append(content)
         self.changes += 1
 

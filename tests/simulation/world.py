@@ -5,24 +5,27 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from services.compactor.cuts import Rules
 from services.compactor.history import Watermark
+from services.compactor.merging import MaintainedTables
 from services.compactor.service import Compactor
 from services.contracts.errors import RetryableError
 from services.contracts.log import Event
 from services.contracts.names import Names
 from services.contracts.schema import CanonicalTable
 from services.extractor.service import run as run_extractor
+from services.runtime.lanes import Bounds
 from services.transformer.service import Transformer
 from services.transformer.shard import Limits
-from tests.compactor.memory_history import Held, MemoryHistories, MemoryHistory
+from tests.compactor.memory_history import MemoryHistories
 from tests.simulation.aws import Aws, AwsClock
 from tests.simulation.calls import NOTHING, Call, Interceptor, Twist, lost_answer
 from tests.simulation.loop import VirtualLoop
@@ -45,12 +48,30 @@ class Scale(msgspec.Struct, frozen=True):
     shards: int = 4
     workers: int = 2  # of each service
     records: int = 15  # of each list, from the start
-    changes: int = 185  # besides those
+    changes: int = 195  # besides those
     work_s: float = 70.0  # in which customers make them
+    observations_min: int = 200  # fewer prove nothing
     lease_s: float = 10.0
     restart_s: float = 6.0  # at most, until a process that ended is started again
+    bounds: Bounds = Bounds(lane_bytes_max=8 << 10, held_bytes_max=24 << 10)
     rules: Rules = Rules(spool_age_max_s=10.0, cut_age_max_s=50.0, cut_idle_s=15.0, cut_bytes=256 << 10)
     limits: Limits = Limits(commit_s=3.0)
+
+
+class Tables(Protocol):
+    """All version tables: `Histories`, and what an operator sees."""
+
+    @property
+    def held(self) -> Mapping[tuple[str, str], "Rows"]: ...
+
+    def __call__(self, tenant_id: str, table: CanonicalTable) -> MaintainedTables: ...
+
+
+class Rows(Protocol):
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The versions of one table as JSON values, in reading order."""
+        ...
 
 
 class World:
@@ -64,11 +85,15 @@ class World:
         self.loop, self.seed, self.scale = loop, seed, scale or Scale()
         self.random = Random(seed)
         self.names = Names("sim")
+        self.trace = Trace()
         self.clock = AwsClock(loop, START)
         self.aws = Aws(self.clock, self.names, self._fork(), self.scale.shards)
-        self.vendor = Vendor(self.clock.now, self._fork())
-        self.histories = MemoryHistories()
+        self.vendor = Vendor(self.clock.now, self._fork(), lambda what: self.note("vendor", "change", what))
+        self.histories: Tables = MemoryHistories()
         self.mappings = mapping_files()
+        self.tables = dict(TABLES)  # with every column that any mapping has
+        self.resources = ExitStack()  # closed when the history is over
+        self.alone = False  # one fault and no other: its injector may judge what others would blur
         self.trace = Trace()
         self.processes: dict[str, Process] = {}  # the one that runs in each place
         self.heard: list[tuple[float, str, Event]] = []
@@ -226,8 +251,9 @@ async def _transform(process: Process) -> None:
 
 async def _compact(process: Process) -> None:
     world = process.world
-    catalog = Catalog(process)
-    await Compactor(process.runtime, world.mappings.tables, catalog, world.scale.rules).run(process.stopping)
+    files = world.mappings
+    compactor = Compactor(process.runtime, files.tables, Catalog(process), world.scale.rules, files.integrations)
+    await compactor.run(process.stopping)
 
 
 WORK: Final[dict[str, Service]] = {"extractor": _extract, "transformer": _transform, "compactor": _compact}
@@ -239,10 +265,9 @@ class Catalog:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def __call__(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:
-        held = self._process.world.histories.held
-        here = held.setdefault((tenant_id, table.table), Held(table))
-        return self.call("open", f"{tenant_id}/{table.table}", lambda: _History(here, self, f"{tenant_id}/{table.table}"))
+    def __call__(self, tenant_id: str, table: CanonicalTable) -> MaintainedTables:
+        histories, name = self._process.world.histories, f"{tenant_id}/{table.table}"
+        return self.call("open", name, lambda: _History(histories(tenant_id, table), self, name))
 
     def call(self, method: str, subject: str, effect: Callable[[], T]) -> T:
         """In the midst of a thread's work: no time passes."""
@@ -264,20 +289,20 @@ class Catalog:
         return result
 
 
-class _History(MemoryHistory):
-    """A view of one history that can fail at every step."""
+class _History:
+    """A view of one history that can fail at every step: `MaintainedTables`."""
 
-    def __init__(self, held: Held, catalog: Catalog, subject: str) -> None:
-        super().__init__(held)
-        self._catalog, self._subject = catalog, subject
+    def __init__(self, tables: MaintainedTables, catalog: Catalog, subject: str) -> None:
+        self._tables, self._catalog, self._subject = tables, catalog, subject
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tables, name)
 
     def remember(self, entries: pa.Table) -> None:
-        remember = super().remember
-        self._catalog.call("remember", self._subject, lambda: remember(entries))
+        self._catalog.call("remember", self._subject, lambda: self._tables.remember(entries))
 
     def commit(self, removed: pa.Table, added: pa.Table, watermark: Watermark) -> None:
-        commit = super().commit
-        self._catalog.call("commit", self._subject, lambda: commit(removed, added, watermark))
+        self._catalog.call("commit", self._subject, lambda: self._tables.commit(removed, added, watermark))
 
 
 def quiet(context: Any) -> None:

@@ -65,7 +65,7 @@ class Mill:
         await _renewed(runtime, self._compactor(runtime).archive())
 
     def _compactor(self, runtime: Runtime) -> Compactor:
-        rules = Rules(retention_s=DAY_S, on_gap=self.rules.on_gap)
+        rules = Rules(gaps=self.rules)
         return Compactor(runtime, {"tickets": TABLE}, self.histories, rules)
 
     async def all(self) -> None:
