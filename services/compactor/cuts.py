@@ -13,7 +13,7 @@ import msgspec
 from services.contracts.gaps import GapRules, complete_until
 from services.contracts.partitions import HashRange, Partition
 from services.contracts.ports import Record, Row, Shard
-from services.contracts.times import UtcTime, shifted
+from services.contracts.times import UtcTime, moment, shifted
 
 HOUR_CHARS: Final = len("2026-01-31T09")
 # A quiet shard's hour is over this long after it ended on our clock: more than clocks are apart (faults.md row 28).
@@ -118,14 +118,20 @@ class ShardRow(msgspec.Struct, frozen=True):
     read_to_end_at: UtcTime | None = None
 
 
-def read_row(row: Mapping[str, Any], parents: Sequence[Row] = ()) -> ShardRow:
+def read_row(row: Mapping[str, Any], parents: Sequence[Row] = (), now: UtcTime | None = None) -> ShardRow:
     """A lease row as we know it; one that we never wrote starts from its parents' rows: their cuts come before ours,
-    and what still waits of theirs is ours to finish too."""
+    and what still waits of theirs is ours to finish too.
+
+    Without parents its cuts begin at the seconds of `now` since 1970: a row that was lost and begins anew gives no
+    number twice, so that nothing of it is taken for merged (docs/decisions/0010)."""
     own = msgspec.convert(
         {name: row[name] for name in ShardRow.__struct_fields__ if name in row}, ShardRow, strict=False
     )
-    if has_begun(row) or not parents:
+    if has_begun(row):
         return own
+    if not parents:
+        first = int(moment(now).timestamp()) if now else 0
+        return msgspec.structs.replace(own, cuts=first, merged=first)
     ancestors = [read_row(parent) for parent in parents]
     cuts = max(ancestor.cuts for ancestor in ancestors)
     return msgspec.structs.replace(

@@ -91,7 +91,7 @@ class ShardCutter:
         lease = self.lease
         held = await lease.committed()
         self._inquest = Inquest(lease, held, self._runtime.emit, divisible=False)
-        self.row, self._inherits = read_row(held, parents), not has_begun(held)
+        self.row, self._inherits = read_row(held, parents, self._runtime.clock.now()), not has_begun(held)
         self._read_to, self._arrived_at = self.row.position, self.row.arrived_at
         self._again = read_again(lease, self.row.position)
         self._watch = await self._gaps.watch(lease, self.shard, held, parents)
@@ -155,10 +155,10 @@ class ShardCutter:
         self._open = OpenFiles(held.size + size, held.since, now)
 
     def _take_up(self, records: Sequence[Record]) -> None:
-        """What a former owner left open is as old as it was there, as far as clocks agree."""
-        now, opened_at = self._runtime.clock.monotonic(), self.row.opened_at
+        """What a former owner left open is as old as it was there, as far as clocks agree; else it is old."""
+        now, opened_at, old_s = self._runtime.clock.monotonic(), self.row.opened_at, self._rules.cut_age_max_s
         age_s = seconds_between(opened_at, self._runtime.clock.now()) if opened_at else 0.0
-        since = now - max(0.0, min(age_s, self._rules.cut_age_max_s))
+        since = now - (age_s if 0.0 <= age_s <= old_s else old_s)
         self._opened_at, self._open = opened_at, OpenFiles(sum(len(record.data) for record in records), since, now)
 
     async def _read_spool(self, keys: Sequence[str]) -> list[Record]:

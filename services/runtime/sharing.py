@@ -80,7 +80,8 @@ class Share:
         """One look at the work `names`, whose surveyed `rows` (`Leases.survey`) may lack what is new.
 
         What others ask of us is told to its work (`Lease.leaving`); what is free is taken, up to `room` and to our
-        fair part of all, and beyond that when nobody wanted it for a lease time; for what is missing we ask.
+        fair part of all, and beyond that what was let go for us, or nobody wanted for a lease time; for what is
+        missing we ask.
         `start` is handed each lease as it is taken.
         """
         leases, pieces = self._leases, list(names)
@@ -95,7 +96,8 @@ class Share:
             row = rows.get(name, {})
             if leases.holds(self.scope, name) or self._owner(name, rows) is not None:
                 continue
-            if held + taken < fair or leases.quiet_s(self.scope, name, row) >= leases.lease_s:
+            promised = row.get("asked_by") == leases.worker
+            if promised or held + taken < fair or leases.quiet_s(self.scope, name, row) >= leases.lease_s:
                 lease = await leases.acquire(self.scope, name, row)
                 if lease is not None:
                     start(lease)

@@ -15,6 +15,7 @@ from services.runtime.provision import table_keys
 from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork
+from services.runtime.sharing import Share
 from tests.fakes import Call, FakeClock, MemoryRows, MemoryStreams
 from tests.runtimes import fake_runtime
 
@@ -259,3 +260,20 @@ async def test_a_shard_is_never_read_more_often_than_two_groups_may() -> None:
     per_second = Counter(int(at) for at in reads)
     assert max(per_second.values()) <= 3
     assert len(reads) <= 60 * 2.5
+
+
+async def test_what_was_let_go_for_a_worker_is_taken_by_it_also_beyond_its_even_count() -> None:
+    reader = Reader(shards=4)
+    first, second = reader.worker(1), reader.worker(2)
+    scope = f"reader/{STREAM}/{(await reader.streams.describe(STREAM)).created}"
+    names = [shard.shard_id for shard in (await reader.streams.describe(STREAM)).shards]
+    for name in names:
+        await (first if name == names[0] else second).leases.acquire(scope, name)
+    share = Share(second.leases, scope)
+    assert await second.leases.ask(scope, names[0], (await second.leases.survey(scope))[names[0]])
+    lease = first.leases.holds(scope, names[0])
+    assert lease is not None
+    await lease.release()
+    taken: list[Lease] = []
+    await share.turn(names, await second.leases.survey(scope), 10, taken.append)
+    assert [lease.name for lease in taken] == [names[0]]

@@ -1,6 +1,6 @@
 """The command: many seeds on several cores, figures, and for each failing seed how to replay it.
 
-    python -m tests.simulation --seeds 0-299 [--jobs 2] [--rows 1,2] [--trace] [--every-row]
+python -m tests.simulation --seeds 0-299 [--jobs 2] [--rows 1,2] [--trace] [--every-row]
 """
 
 import argparse

@@ -64,6 +64,10 @@ class AwsClock(FakeClock):
     def monotonic(self) -> float:
         return self.loop.now
 
+    def ago(self, seconds: float) -> UtcTime:
+        """So long before now."""
+        return shifted(self.now(), seconds=-seconds)
+
     def leap(self, seconds: float) -> None:
         """Every wall clock goes on by so much; no monotonic clock does."""
         self.leapt_s += seconds
@@ -215,8 +219,10 @@ class SimStreams(Simulated, MemoryStreams):
         shard_id = self.shard_of(stream, entry.hash_key)
         size = len(entry.data) + len(entry.partition_key)
         code = next((code for refuse in self.conditions.refuses if (code := refuse(stream, shard_id, entry))), "")
-        if code or not self._take(stream, shard_id, "write_records", 1) or not self._take(
-            stream, shard_id, "write_bytes", size
+        if (
+            code
+            or not self._take(stream, shard_id, "write_records", 1)
+            or not self._take(stream, shard_id, "write_bytes", size)
         ):
             return Put(error=code or THROTTLED)
         found = self._find(stream)
@@ -309,9 +315,7 @@ class SimRows(Simulated, MemoryRows):
         def logged() -> T:
             result = effect()
             after = self.held(subject, key)
-            self.log.append(
-                Committed(self._clock.monotonic(), by, dict(key), dict(values), dict(expect or {}), after)
-            )
+            self.log.append(Committed(self._clock.monotonic(), by, dict(key), dict(values), dict(expect or {}), after))
             return result
 
         return await super()._call(method, subject, logged)
@@ -336,7 +340,9 @@ class SimSecrets(Simulated, MemorySecrets):
 class Aws:
     """All of it, in one account."""
 
-    def __init__(self, clock: AwsClock, names: Names, random: Random, shards: int, quotas: Quotas | None = None) -> None:
+    def __init__(
+        self, clock: AwsClock, names: Names, random: Random, shards: int, quotas: Quotas | None = None
+    ) -> None:
         self.clock = clock
         streams = [names.raw_stream, names.canonical_stream]
         self.streams = SimStreams(clock, random, streams, shards, quotas or Quotas())

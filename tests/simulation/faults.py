@@ -207,7 +207,9 @@ async def lease_table_throttled(world: World, random: Random) -> None:
     await storm(
         world,
         6,
-        lambda call: call.port == "rows" and call.subject == world.names.leases and service in ("", call.process.service),
+        lambda call: (
+            call.port == "rows" and call.subject == world.names.leases and service in ("", call.process.service)
+        ),
         throttled,
         2 * world.scale.lease_s,
     )
@@ -457,7 +459,10 @@ async def loop_blocked_by_a_computation(world: World, random: Random) -> None:
 async def arrival_times_jump_back(world: World, random: Random) -> None:
     conditions = world.aws.streams.conditions
     before = conditions.on_jump
-    conditions.jitter_s, conditions.on_jump = random.uniform(1.0, 20.0), lambda: world.strike(33, "a record arrives early")
+    conditions.jitter_s, conditions.on_jump = (
+        random.uniform(1.0, 20.0),
+        lambda: world.strike(33, "a record arrives early"),
+    )
     await asyncio.sleep(random.uniform(10.0, 40.0))
     conditions.jitter_s, conditions.on_jump = 0.0, before
 

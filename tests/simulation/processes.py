@@ -287,9 +287,7 @@ class Process:
         return least + (most - least) * self._random.random() ** 2
 
 
-def task_factory(
-    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
-) -> "asyncio.Task[T]":
+def task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any) -> "asyncio.Task[T]":
     """Every task belongs to the process that started it."""
     task = asyncio.Task(coro, loop=loop, **options)
     process = _current.get()

@@ -66,7 +66,9 @@ def rows_of(seed: int) -> tuple[int, ...]:
     return (*chosen, *costly)
 
 
-def simulate(seed: int, rows: Sequence[int] | None = None, *, traced: bool = False, scale: Scale | None = None) -> Report:
+def simulate(
+    seed: int, rows: Sequence[int] | None = None, *, traced: bool = False, scale: Scale | None = None
+) -> Report:
     """Live one history. `rows`: with these faults instead of the planned ones; `traced`: with every call."""
     return lived(seed, rows, traced=traced, scale=scale)[0]
 

@@ -50,7 +50,12 @@ def integration() -> Integration:
             "updated_at": "updated",
             "interval_s": 5.0,
             "incremental": {"clause": "updated >= {since}", "overlap_s": 2, "lag_s": 15},
-            "deletes": {"type": "sweep", "interval_s": 25.0, "params": {"fields": "id"}, "confirm": name + "/{record_id}"},
+            "deletes": {
+                "type": "sweep",
+                "interval_s": 25.0,
+                "params": {"fields": "id"},
+                "confirm": name + "/{record_id}",
+            },
             "canonical": {"table": name, "fields": fields},
         }
 

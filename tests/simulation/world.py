@@ -1,6 +1,6 @@
 """One history: an AWS, a vendor with its customers, and the real services as processes that come and go.
 
-    customers work -> extractors read -> raw stream -> transformers -> canonical stream -> compactors -> lake
+customers work -> extractors read -> raw stream -> transformers -> canonical stream -> compactors -> lake
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from services.compactor.history import Watermark
 from services.compactor.merging import MaintainedTables
 from services.compactor.service import Compactor
 from services.contracts.errors import RetryableError
+from services.contracts.gaps import GapRules
 from services.contracts.log import Event
 from services.contracts.names import Names
 from services.contracts.schema import CanonicalTable
@@ -39,6 +40,7 @@ START: Final = "2026-01-31T09:59:15.000000Z"  # a new hour begins while the cust
 # How wrong a clock may be. All else is scaled by 30 and more; the extractor's rhythms run on the wall clock, and one
 # that is wrong by many sweep intervals sweeps without end, so its error is scaled too.
 SKEW_MAX_S: Final = {"extractor": 10.0, "transformer": 300.0, "compactor": 300.0}
+RETENTION_S: Final = 86_400.0  # of the streams
 ROUGH_SHARE: Final = 0.003  # of all calls, while the weather is rough: fail, lose their answer, or land late
 
 
@@ -54,7 +56,9 @@ class Scale(msgspec.Struct, frozen=True):
     lease_s: float = 10.0
     restart_s: float = 6.0  # at most, until a process that ended is started again
     bounds: Bounds = Bounds(lane_bytes_max=8 << 10, held_bytes_max=24 << 10)
-    rules: Rules = Rules(spool_age_max_s=10.0, cut_age_max_s=50.0, cut_idle_s=15.0, cut_bytes=256 << 10)
+    rules: Rules = Rules(
+        spool_age_max_s=10.0, cut_age_max_s=50.0, cut_idle_s=15.0, cut_bytes=256 << 10, gaps=GapRules(RETENTION_S)
+    )
     limits: Limits = Limits(commit_s=3.0)
 
 
@@ -246,7 +250,8 @@ async def _extract(process: Process) -> None:
 
 async def _transform(process: Process) -> None:
     world = process.world
-    await Transformer(process.runtime, world.mappings, world.scale.limits).run(process.stopping)
+    scale = world.scale
+    await Transformer(process.runtime, world.mappings, scale.limits, gaps=scale.rules.gaps).run(process.stopping)
 
 
 async def _compact(process: Process) -> None:

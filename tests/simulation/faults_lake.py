@@ -1,0 +1,255 @@
+"""More faults of what is kept: cuts, tables, memories, mappings, hours."""
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from services.compactor import parquet
+from services.compactor.merging import Step, merge_step
+from services.contracts.integration import CanonicalMapping
+from services.contracts.log import LeaseLost, MemoryLost
+from services.contracts.mapping_files import MappingFiles
+from services.contracts.names import canonical_folder, hour_key, mapping_key
+from services.contracts.schema import CanonicalTable, Column
+from services.runtime.attributes import from_item
+from services.transformer.service import Transformer
+from tests.simulation.calls import Call, Twist
+from tests.simulation.faults import PATIENCE_S, ambush, injector
+from tests.simulation.faults_workers import beside
+from tests.simulation.oracle import _observed
+from tests.simulation.processes import Process
+from tests.simulation.real_tables import RealTables, with_real_tables
+from tests.simulation.vendor import SERVICE, TABLES, TENANTS
+from tests.simulation.world import World
+
+HOUR_S: Final = 3_600.0
+HOURS_DONE_MAX_S: Final = 150.0
+READERS: Final = 3
+
+
+# -- 27 ---------------------------------------------------------------------------------------------------------------
+@injector(27, emits=(LeaseLost,))
+async def two_finish_one_recorded_cut(world: World, random: Random) -> None:
+    """The owner freezes after it has recorded a cut, another completes it, and then the first thaws."""
+    frozen: list[Call] = []
+
+    def intercept(call: Call) -> Twist | None:
+        if frozen or call.name != "rows.write" or call.values.get("cut") is None:
+            return None
+        frozen.append(call)
+        return Twist(freeze_s=world.scale.lease_s * random.uniform(2.2, 3.2))
+
+    stop = world.intercept(intercept)
+    try:
+        await _until(world, lambda: bool(frozen), PATIENCE_S)
+    finally:
+        stop()
+    if not frozen:
+        return
+    process, key = frozen[0].process, frozen[0].key
+    before = len(world.aws.rows.log)
+    await _until(world, lambda: not process.frozen, PATIENCE_S)
+    others = [write for write in world.aws.rows.log[before:] if write.key == key and write.by != process.name]
+    number = frozen[0].values["cut"]["number"]
+    if process.running and any(int(from_item(write.after).get("cuts") or 0) >= number for write in others):
+        world.strike(27, f"cut {number} of {key['name']} was completed by {others[0].by}, and {process.name} thaws")
+
+
+async def _until(world: World, done: Any, seconds_max: float) -> bool:
+    until = world.loop.now + seconds_max
+    while not done() and world.loop.now < until:
+        await asyncio.sleep(0.2)
+    return bool(done())
+
+
+# -- 52 ---------------------------------------------------------------------------------------------------------------
+@injector(52)
+async def two_workers_merge_one_table(world: World, random: Random) -> None:
+    """One has read the table when another merges the same parts; and one that was frozen merges what others did."""
+    steps: dict[str, Step] = {}
+    left = random.randint(1, 4)
+
+    def intercept(call: Call) -> Twist | None:
+        nonlocal left
+        if call.name == "threads.run" and call.subject == merge_step.__name__:
+            steps[call.process.name] = call.detail[1]
+        if left and call.name in ("catalog.remember", "catalog.commit") and call.process.name in steps:
+            left -= 1
+            merged = merge_step(world.histories, steps.pop(call.process.name))
+            world.strike(
+                52, f"another merges {merged.observations} observations into {call.subject} before {call.method}"
+            )
+        return None
+
+    stop = world.intercept(intercept)
+    try:
+        await _until(world, lambda: left == 0, PATIENCE_S)
+    finally:
+        stop()
+    await ambush(
+        world,
+        52,
+        lambda call: call.name == "threads.run" and call.subject == merge_step.__name__,
+        lambda call: _starved(call.process, world.scale.lease_s * random.uniform(1.5, 2.5)),
+    )
+
+
+def _starved(process: Process, seconds: float) -> Twist:
+    """The whole process stands still before the work begins, and so does the work."""
+    process.freeze(seconds)
+    return Twist(delay_s=seconds + 0.001)
+
+
+# -- 54 ---------------------------------------------------------------------------------------------------------------
+@injector(54, prepare=with_real_tables, every=100)
+async def snapshots_expire_during_reads_and_merges(world: World, random: Random) -> None:
+    """House is kept between a merge's reading and its commit, and while a reader holds the newest snapshot."""
+    tables = world.histories
+    assert isinstance(tables, RealTables)
+    readers: list[tuple[str, Any, list[dict[str, Any]]]] = []
+    left = 8
+
+    def intercept(call: Call) -> Twist | None:
+        nonlocal left
+        if not left or call.name != "catalog.commit":
+            return None
+        tenant_id, _, name = call.subject.partition("/")
+        reading = tables.reader(tenant_id, name)
+        removed = tables.keep_house(tenant_id, name)
+        if removed:
+            left -= 1
+            world.strike(54, f"{removed} files go while {call.process.name} merges {call.subject}")
+            if reading is not None and len(readers) < READERS:
+                readers.append((call.subject, *reading))
+        return None
+
+    stop = world.intercept(intercept)
+    try:
+        await _until(world, lambda: left == 0, 2 * PATIENCE_S)
+    finally:
+        stop()
+    for subject, read, rows in readers:
+        if read() != rows:
+            world.object("lost", f"what a reader of {subject} held on to is no longer as it was")
+
+
+# -- 55 ---------------------------------------------------------------------------------------------------------------
+@injector(55, emits=(MemoryLost,))
+async def memory_removed(world: World, random: Random) -> None:
+    """Of a transformer's shard, and then perhaps of an extractor's endpoint: what a row names is gone, the owner too."""
+    for service in ("transformer", "extractor") if random.random() < 0.5 else ("transformer",):
+        held = [
+            (process, lease.key, key)
+            for process in world.alive(service)
+            for lease in process.runtime.leases.held
+            for key in await _memories(world, lease.key)
+        ]
+        if not held:
+            continue
+        process, at, key = random.choice(held)
+        met = asyncio.Event()
+
+        def intercept(call: Call, key: str = key, met: asyncio.Event = met) -> Twist | None:
+            if call.name == "objects.get" and call.subject == key:
+                met.set()
+            return None
+
+        world.aws.objects.held.pop(key, None)
+        world.note("operator", "deletes", f"{key}, of {at}")
+        process.kill()
+        stop = world.intercept(intercept)
+        if await _until(world, met.is_set, PATIENCE_S):
+            world.strike(55, f"{key} is missing")
+        stop()
+
+
+async def _memories(world: World, key: Mapping[str, str]) -> list[str]:
+    """Objects that a lease row, or the rows of what it is a lease on, name as memory."""
+    rows = [await world.aws.rows.get(world.names.leases, dict(key)) or {}]
+    if SERVICE in key["name"]:
+        rows = await world.aws.rows.rows(world.names.last_updated)
+    return sorted(
+        segment["key"]
+        for row in rows
+        for segment in (row.get("state") or row.get("memory") or [])
+        if segment["key"] in world.aws.objects.held
+    )
+
+
+# -- 57 ---------------------------------------------------------------------------------------------------------------
+@injector(57)
+async def two_mapping_versions_at_once(world: World, random: Random) -> None:
+    """A transformer of a newer release, whose mapping fills one column more, works beside the old ones."""
+    files = _newer(world.mappings)
+
+    async def work(process: Process) -> None:
+        scale = world.scale
+        await Transformer(process.runtime, files, scale.limits, gaps=scale.rules.gaps).run(process.stopping)
+
+    world.tables.update(files.tables)
+    async with beside(world, "transformer", "transformer-new", work):
+        await asyncio.sleep(random.uniform(25.0, 45.0))
+    held = world.aws.objects.held
+    pinned = [
+        (tenant_id, name)
+        for tenant_id in TENANTS
+        for name in TABLES
+        if mapping_key(tenant_id, name, SERVICE, 2) in held
+    ]
+    for tenant_id, name in pinned:
+        world.strike(57, f"{tenant_id}/{name} has two mappings at work")
+
+
+def _newer(files: MappingFiles) -> MappingFiles:
+    """Every table has a column `stamp`, which the new mappings fill, untracked as any that enters."""
+    tables = {name: _wider(table) for name, table in files.tables.items()}
+    integration = files.integrations[SERVICE]
+    endpoints = {
+        name: msgspec.structs.replace(endpoint, canonical=_filled(endpoint.canonical))
+        for name, endpoint in integration.endpoints.items()
+    }
+    newer = msgspec.structs.replace(integration, endpoints=endpoints)
+    return msgspec.structs.replace(files, integrations={SERVICE: newer}, tables=tables)
+
+
+def _wider(table: CanonicalTable) -> CanonicalTable:
+    return msgspec.structs.replace(table, columns={**table.columns, "stamp": Column("string", tracked=False)})
+
+
+def _filled(mapping: CanonicalMapping | None) -> CanonicalMapping | None:
+    if mapping is None:
+        return None
+    return msgspec.structs.replace(mapping, fields={**mapping.fields, "stamp": "updated"})
+
+
+# -- 59 ---------------------------------------------------------------------------------------------------------------
+@injector(59)
+async def compactor_restarted_in_the_middle_of_an_hour(world: World, random: Random) -> None:
+    """Then the hour passes, and its files are to be whole: one of each table, every observation in it once."""
+    hours = [world.clock.now()[:13]]
+    for process in world.alive("compactor"):
+        world.strike(59, process.name)
+        process.stop()
+        await asyncio.sleep(random.uniform(0.0, 8.0))
+    for _ in range(3):  # an hour is over some minutes after it ended, where nothing comes any more
+        await asyncio.sleep(2.0)
+        world.clock.leap(HOUR_S / 2)
+    done = await _until(world, lambda: not _parts(world, hours[0]), HOURS_DONE_MAX_S)
+    if not done and world.alone:
+        world.object("stalled", f"hour {hours[0]} is not one file: {', '.join(_parts(world, hours[0])[:3])}")
+    for tenant_id in TENANTS:
+        for name in TABLES:
+            data = world.aws.objects.held.get(hour_key(canonical_folder(tenant_id, name), hours[0]))
+            rows = [] if data is None else [_observed(event) for event in parquet.canonical_events(data, TABLES[name])]
+            if len(set(rows)) < len(rows):
+                world.object(
+                    "doubled", f"{len(rows) - len(set(rows))} observations twice in {tenant_id}/{name} of {hours[0]}"
+                )
+
+
+def _parts(world: World, hour: str) -> list[str]:
+    """What still lies apart of an hour."""
+    return [key for key in sorted(world.aws.objects.held) if f"/{hour}/" in key and key.endswith(".parquet")]

@@ -1,0 +1,210 @@
+"""More faults of streams: iterators that expire, a hot shard, very many shards, streams made anew, quiet shards."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Final
+
+from services.contracts.errors import RetryableError
+from services.contracts.log import PositionExpired, Retried
+from services.contracts.partitions import HashRange
+from services.contracts.ports import Entry
+from services.runtime.shards import scope_of
+from tests.simulation.aws import THROTTLED
+from tests.simulation.calls import Call, Twist
+from tests.simulation.faults import a_process, a_stream, injector
+from tests.simulation.oracle import waiting
+from tests.simulation.world import World
+
+ITERATOR_S: Final = 3.0  # instead of AWS's five minutes
+LANDED_S: Final = 12.0  # a put whose answer was lost has arrived by then
+DRAINED_MAX_S: Final = 75.0
+LEAVES: Final = 64  # of each tree of shards: with what it is made of and becomes, 3 * LEAVES - 2 of them
+HOURS_QUIET: Final = 30  # more than retention
+HOUR_S: Final = 3_600.0
+
+
+# -- 13 ---------------------------------------------------------------------------------------------------------------
+@injector(13, reshards=True, every=100)
+async def more_than_a_thousand_shards(world: World, random: Random) -> None:
+    """Every shard divided again and again, and put together again: all but a few closed, most of them never used."""
+    streams, stream = world.aws.streams, world.names.canonical_stream
+    while len(streams._describe(stream).shards) <= 1_000:
+        for shard_id in streams.open_shards(stream):
+            parts = [shard_id]
+            while len(parts) < LEAVES:
+                parts = [child for part in parts for child in streams.split(stream, part)]
+            while len(parts) > 1:
+                parts = [streams.merge(stream, *parts[at : at + 2]) for at in range(0, len(parts), 2)]
+    info = streams._describe(stream)
+    world.strike(13, f"{stream} has {len(info.shards)} shards")
+    scope = scope_of(stream, info.created, "compactor")
+    if not world.alone:
+        return
+    for _ in range(120):
+        await asyncio.sleep(5.0)
+        ended = {
+            row["name"]
+            for row in await world.aws.rows.rows(world.names.leases)
+            if row["scope"] == scope and row.get("ended")
+        }
+        if ended >= {shard.shard_id for shard in info.shards if shard.closed}:
+            return
+    world.object("stalled", f"{len(info.shards) - len(ended)} of {len(info.shards)} shards not read to their end")
+
+
+# -- 14, 15 -----------------------------------------------------------------------------------------------------------
+@injector(14)
+async def iterators_expire_in_back_pressure(world: World, random: Random) -> None:
+    """What readers do with what they read takes longer than an iterator lives."""
+    conditions, until = world.aws.streams.conditions, world.loop.now + random.uniform(12.0, 25.0)
+
+    def slow(call: Call) -> Twist | None:
+        is_output = call.name in ("objects.create", "threads.run") and call.process.service != "extractor"
+        return Twist(delay_s=1.5 * ITERATOR_S) if is_output and random.random() < 0.3 else None
+
+    stop = world.intercept(slow)
+    try:
+        with _told_of_expiry(world, lambda: world.strike(14, "an iterator expired")):
+            while world.loop.now < until:
+                _expire_older_than(world, ITERATOR_S)
+                await asyncio.sleep(0.5)
+    finally:
+        stop()
+    del conditions
+
+
+@injector(15, emits=(Retried,))
+async def iterator_expires_and_so_fails_its_renewal(world: World, random: Random) -> None:
+    struck = False
+
+    def refuse(call: Call) -> Twist | None:
+        nonlocal struck
+        if call.name != "streams.iterator":
+            return None
+        if not struck:
+            world.strike(15, f"{call.process.name} gets no iterator for {call.subject} {call.detail[-3:]}")
+        struck = True
+        return Twist(error=RetryableError("the service answered 500", code="unavailable"))
+
+    stop = world.intercept(refuse)
+    _expire_older_than(world, 0.0)
+    try:
+        await asyncio.sleep(random.uniform(8.0, 30.0))
+    finally:
+        stop()
+
+
+def _expire_older_than(world: World, seconds: float) -> None:
+    conditions = world.aws.streams.conditions
+    conditions.iterators_expired_at = max(conditions.iterators_expired_at, world.loop.now - seconds)
+
+
+@contextmanager
+def _told_of_expiry(world: World, tell: Callable[[], None]) -> Iterator[None]:
+    conditions = world.aws.streams.conditions
+    before, conditions.on_expired = conditions.on_expired, tell
+    try:
+        yield
+    finally:
+        conditions.on_expired = before
+
+
+# -- 21 ---------------------------------------------------------------------------------------------------------------
+@injector(21, emits=(Retried,))
+async def one_hot_shard(world: World, random: Random) -> None:
+    """One shard of the canonical stream takes nothing for as long as sixty lease renewals last: only what goes there
+    stalls, and what is held for it is bounded."""
+    streams, stream = world.aws.streams, world.names.canonical_stream
+    chosen = random.choice(streams.open_shards(stream))
+    hot = streams._find(stream).shards[chosen].hash_range
+    refused, began = 0, world.loop.now
+
+    def refuse(to: str, shard_id: str, entry: Entry) -> str:
+        nonlocal refused
+        if to != stream or not hot.first <= entry.hash_key <= hot.last:
+            return ""
+        if not refused:
+            world.strike(21, f"{stream} {shard_id[-3:]} takes nothing")
+        refused += 1
+        return THROTTLED
+
+    streams.conditions.refuses.append(refuse)
+    try:
+        for _ in range(int(random.uniform(30.0, 45.0))):
+            await asyncio.sleep(1.0)
+            _check_memory(world)
+    finally:
+        streams.conditions.refuses.remove(refuse)
+    if world.alone and refused:
+        _check_others_went_on(world, stream, hot, began)
+
+
+def _check_memory(world: World) -> None:
+    """What publishers hold is bounded; whatever its size, one envelope always fits."""
+    for process in world.alive():
+        for publisher in process.publishers:
+            if publisher.held_bytes > world.scale.bounds.held_bytes_max:
+                world.object("wrong", f"{process.name} holds {publisher.held_bytes} bytes")
+
+
+def _check_others_went_on(world: World, stream: str, hot: HashRange, since: float) -> None:
+    """What entered the raw stream for other shards is on the canonical one, but for the last seconds."""
+    log, late = world.aws.streams.log, world.clock.ago(10.0)
+    began = world.clock.ago(world.loop.now - since)
+    raw = [stored for stored in log.get(world.names.raw_stream, []) if began < stored.record.arrived_at < late]
+    waited = {
+        stored.hash_key: stored.record.arrived_at for stored in raw if not hot.first <= stored.hash_key <= hot.last
+    }
+    there = {stored.hash_key: stored.record.arrived_at for stored in log.get(stream, [])}
+    for hash_key, at in waited.items():
+        if there.get(hash_key, "") < at:
+            world.object("stalled", f"{hash_key} waits for a shard that it does not go to")
+
+
+# -- 31 ---------------------------------------------------------------------------------------------------------------
+@injector(31)
+async def stream_made_anew_under_its_name(world: World, random: Random) -> None:
+    """It is drained, deleted and created with another number of shards."""
+    streams, stream = world.aws.streams, a_stream(world, random)
+
+    def refuse(call: Call) -> Twist | None:
+        mine = call.name == "streams.put" and call.subject == stream
+        return Twist(error=RetryableError("the stream is being deleted", code="unavailable")) if mine else None
+
+    stop, until = world.intercept(refuse), world.loop.now + DRAINED_MAX_S
+    try:
+        await asyncio.sleep(LANDED_S)
+        while any(stream in waits for waits in await waiting(world)):
+            if world.loop.now > until:
+                return
+            await asyncio.sleep(1.0)
+        before = streams.created(stream)
+        streams.delete(stream)
+        await asyncio.sleep(random.choice((0.0, 2.0, 8.0)))
+        streams.create(stream, random.choice((2, 4, 6)))
+        world.strike(31, f"{stream} of {before} is one of {streams.created(stream)} now")
+    finally:
+        stop()
+
+
+# -- 56 ---------------------------------------------------------------------------------------------------------------
+@injector(56)
+async def shard_quiet_for_longer_than_retention(world: World, random: Random) -> None:
+    """Hours pass at every wall clock while everybody reads; a shard to which nothing comes is no gap."""
+    streams, stream, said = world.aws.streams, a_stream(world, random), len(world.said(PositionExpired))
+    children = streams.split(stream, random.choice(streams.open_shards(stream)))
+    await asyncio.sleep(5.0)
+    for _ in range(HOURS_QUIET):
+        world.clock.leap(HOUR_S)
+        await asyncio.sleep(2.0)
+        process = a_process(world, random, "transformer", "compactor")
+        if process is not None and random.random() < 0.05:
+            process.kill()  # whoever comes next starts from a row whose position is as old
+    held = {child: streams.held(stream, child) for child in children}
+    quiet = [child for child in children if not held[child] or held[child][-1].arrived_at < world.clock.ago(86_400.0)]
+    for child in quiet[:1]:
+        world.strike(56, f"{stream} {child[-3:]} was quiet for {HOURS_QUIET} hours")
+    if len(world.said(PositionExpired)) > said:
+        world.object("wrong", "a shard that was read all the time is called expired")
