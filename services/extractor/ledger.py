@@ -21,6 +21,7 @@ from services.extractor.fetch import Caller
 from services.extractor.marks import Marks, fitting
 from services.extractor.memory import Entry, Memory
 from services.extractor.plan import Spec
+from services.runtime.commits import Commits, number_of
 from services.runtime.leases import Lease
 from services.runtime.publisher import Publisher
 from services.runtime.runtime import Runtime
@@ -53,18 +54,14 @@ class Ledger:
     """Memory and marks of one endpoint in its owner's hands. Marks may be replaced at any time; memory is changed
     through here alone, because what is put while a save is under way would never be saved."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        endpoint: str,
-        memory: Memory,
-        marks: Marks,
-        failing: bool = False,
-        asked_at: UtcTime | None = None,
-    ) -> None:
+    def __init__(self, desk: Desk, endpoint: str, memory: Memory, marks: Marks, row: Row) -> None:
         self.memory = memory
-        self._asked_at = asked_at
-        self._desk, self._endpoint, self._marks, self._failing = desk, endpoint, marks, failing
+        self._asked_at: UtcTime | None = row.get("reread_asked_at")
+        self._failing = bool(row.get("failed_code"))
+        key = row_key(desk, endpoint)
+        self._commits = Commits(desk.runtime.rows, desk.runtime.names.last_updated, key, number_of(row))
+        self._writing = asyncio.Lock()
+        self._desk, self._marks = desk, marks
         self._lock = asyncio.Lock()
         self._unsaved = 0
         self._moved = False
@@ -170,12 +167,11 @@ class Ledger:
         if lease.lost.is_set():
             raise FencedError(f"the lease on {lease.name} is lost")
         try:
-            await desk.runtime.rows.write(
-                desk.runtime.names.last_updated, row_key(desk, self._endpoint), values, {"epoch": lease.epoch}
-            )
+            async with self._writing:
+                await self._commits.commit(values, {"epoch": lease.epoch})
         except ConflictError as err:
             desk.runtime.leases.drop(lease)
-            raise FencedError(f"{lease.name} has another owner now") from err
+            raise FencedError(f"{lease.name} has another owner now, or is not as we left it") from err
 
 
 def row_key(desk: Desk, endpoint: str) -> dict[str, str]:
@@ -196,8 +192,7 @@ async def open_ledger(desk: Desk, spec: Spec) -> Ledger:
     if not await _load(state, msgspec.convert(row.get("segments") or [], list[Segment])):
         desk.runtime.emit(MemoryLost(scope="memory", name=name))
         marks = Marks(shape=spec.shape)  # everything is published again; sweeps wait until it was
-    failing = bool(row.get("failed_code"))
-    return Ledger(desk, spec.name, Memory(state), marks, failing, row.get("reread_asked_at"))
+    return Ledger(desk, spec.name, Memory(state), marks, row)
 
 
 async def _load(state: SnapshotState, segments: Sequence[Segment]) -> bool:

@@ -2,7 +2,8 @@
 
 One row per piece of work. A live owner raises `counter`; an observer who has seen the same counter for a whole lease
 time *on its own monotonic clock* takes over by raising `epoch`, which is the fence: every commit is conditional on
-(`owner`, `epoch`), so of two who believe they own the work only one has effects. What is committed (a position and the
+(`owner`, `epoch`), so of two who believe they own the work only one has effects; and on the number of the commit
+before it, so that none of an owner takes effect after a later one (`commits.py`). What is committed (a position and the
 state that belongs to it) lies in the same row and is written in the same conditional write.
 
 Work is handed over without waiting for silence: who has less asks (`asked_by`), the owner finishes what is in hand,
@@ -20,6 +21,7 @@ from services.contracts.errors import ConflictError, FencedError, RetryableError
 from services.contracts.log import Event, LeaseGained, LeaseLost, LeaseRestored
 from services.contracts.ports import Chance, Clock, Row, Rows, Value
 from services.contracts.times import moment
+from services.runtime.commits import NUMBER, Commits, number_of
 
 RENEWALS_PER_LEASE = 4
 SAFETY = 0.8  # we call a lease lost when it was not renewed for this part of its time: before others do
@@ -30,10 +32,13 @@ _OF_A_LEASE = frozenset({"scope", "name", "owner", "epoch", "counter", "progress
 
 
 class _Sighting(msgspec.Struct):
+    """`since`: this owner, epoch and counter were seen first; `held_since`: this owner and epoch."""
+
     owner: str | None
     epoch: int
     counter: int
     since: float
+    held_since: float
 
 
 class Lease:
@@ -48,12 +53,15 @@ class Lease:
         self.scope, self.name, self.epoch, self.row = scope, name, epoch, row
         self.taken_over = taken_over  # from an owner who did not let go: what it read is read again
         self.deaths = int(row.get("deaths") or 0) + taken_over
+        self._commits, self._noting = Commits(leases.rows, leases.table, self.key, number_of(row)), asyncio.Lock()
         self.lost = asyncio.Event()
         self.leaving = asyncio.Event()  # finish what is in hand, commit and let go: we stop, or another asks for it
         self.renewed = self.moved = leases.clock.monotonic()
         self.counter = 0
-        self.progress: dict[str, Value] = {}  # telling, not committed: written along with the next renewal
-        self._events, self._rate, self._told_at, self._untold = 0, 0.0, self.moved, 0
+        self.progress: dict[str, Value] = {
+            "rate": _rate(row)
+        }  # telling, not committed: written along with the next renewal
+        self._events, self._rate, self._told_at, self._untold = 0, rate_of(row), self.moved, 0
 
     @property
     def key(self) -> dict[str, str]:
@@ -82,13 +90,25 @@ class Lease:
     async def committed(self) -> Row:
         """The row as it is: the former owner may have committed until the very moment at which we took over, and an
         answer to a commit of ours may have been lost."""
-        found = await self._leases.rows.get(self._leases.table, self.key)
-        if found is not None:
-            self.row = {**found, "progress": self.row.get("progress")}  # what the former owner told last
+        async with self._noting:
+            with contextlib.suppress(ConflictError):  # then the row tells
+                await self._commits.settle()
+            found = await self._leases.rows.get(self._leases.table, self.key)
+            if found is not None:
+                self.row = {**found, "progress": self.row.get("progress")}  # what the former owner told last
+                self._commits.number = number_of(found)
         return self.row
 
+    async def see(self) -> None:
+        """Look whether it is still ours; a former owner may miss what its successor cleared away."""
+        with contextlib.suppress(RetryableError):
+            row = await self._leases.rows.get(self._leases.table, self.key) or {}
+            if (row.get("owner"), row.get("epoch")) != (self._leases.worker, self.epoch):
+                self._leases.drop(self)
+
     async def commit(self, values: Mapping[str, Value]) -> None:
-        """Write `values` into the row if we still own it. Repeating a commit is harmless.
+        """Write `values` into the row if we still own it and it is as we left it. One whose fate is unknown is
+        repeated before the next.
 
         Errors: FencedError when we do not; then keep nothing.
         """
@@ -101,12 +121,19 @@ class Lease:
         self.alive()
         if self.lost.is_set():
             raise FencedError(f"the lease on {self.name} is lost")
+        async with self._noting:
+            await self._write(values)
+
+    async def _write(self, values: Mapping[str, Value]) -> None:
+        commits, restored = self._commits, False
         try:
-            await self._leases.rows.write(self._leases.table, self.key, values, expect=self.mine)
+            await commits.commit(values, self.mine)
         except ConflictError as err:
-            if not await self._leases.restore(self, values):
+            restored = await self._leases.restore(self, {**values, NUMBER: commits.number + 1})
+            if not restored:
                 self._leases.drop(self)
-                raise FencedError(f"{self.name} has another owner now") from err
+                raise FencedError(f"{self.name} has another owner now, or is not as we left it") from err
+        commits.number += restored
         self.row.update(values)
 
     async def release(self, *, badly: bool = False) -> None:
@@ -153,8 +180,14 @@ class Leases:
         seen = self._seen.get(at)
         state = (row.get("owner"), int(row.get("epoch", 0)), int(row.get("counter", 0)))
         if seen is None or (seen.owner, seen.epoch, seen.counter) != state:
-            self._seen[at] = seen = _Sighting(*state, now)
+            same = seen is not None and (seen.owner, seen.epoch) == state[:2]
+            self._seen[at] = seen = _Sighting(*state, now, seen.held_since if seen is not None and same else now)
         return now - seen.since
+
+    def tenure_s(self, scope: str, name: str) -> float:
+        """For how long we have seen a surveyed row in the same hands."""
+        seen = self._seen.get((scope, name))
+        return 0.0 if seen is None else self.clock.monotonic() - seen.held_since
 
     async def acquire(self, scope: str, name: str, row: Row | None = None) -> Lease | None:
         """One try: ours if the work is new, let go, or its owner has been silent for a whole lease time.
@@ -173,11 +206,12 @@ class Leases:
         if another not in (None, self.worker) and self.quiet_s(scope, name, row) < self.lease_s:
             return None
         epoch = int(row.get("epoch") or moment(self.clock.now()).timestamp())  # a row that was lost begins above it
-        expect: dict[str, Value] = {"owner": owner, "epoch": row.get("epoch")}
+        expect: dict[str, Value] = {"owner": owner, "epoch": row.get("epoch"), NUMBER: row.get(NUMBER)}
         if owner:
             expect["counter"] = row.get("counter")  # it showed life in between: not ours
         taken_over = owner not in (None, self.worker)
-        taken: dict[str, Value] = {"owner": self.worker, "epoch": epoch + 1, "counter": 0, "progress": None}
+        taken: dict[str, Value] = {"owner": self.worker, "epoch": epoch + 1, "counter": 0}
+        taken["progress"] = {"rate": _rate(row)}  # what the work weighs is not forgotten
         if taken_over:
             taken["deaths"] = int(row.get("deaths") or 0) + 1
         try:
@@ -247,7 +281,7 @@ class Leases:
         """
         if not self._is_fresh(lease):
             return False
-        kept = {name: value for name, value in lease.row.items() if name not in _OF_A_LEASE}
+        kept: dict[str, Value] = {name: value for name, value in lease.row.items() if name not in _OF_A_LEASE}
         try:
             if await self.rows.get(self.table, lease.key) is not None:
                 return False
@@ -273,3 +307,16 @@ class Leases:
     async def release_all(self) -> None:
         """Let go of everything, for a clean stop."""
         await asyncio.gather(*(lease.release() for lease in self.held))
+
+
+def rate_of(row: Row) -> float:
+    """Events a second of the work, as its owner told it."""
+    progress = row.get("progress")
+    try:
+        return max(0.0, float(progress.get("rate") or 0.0)) if isinstance(progress, dict) else 0.0
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _rate(row: Row) -> str:
+    return f"{rate_of(row):.1f}"

@@ -196,6 +196,7 @@ class ShardWork:
                 except FencedError:
                     break
                 except NotFoundError as err:  # the shard or its stream is gone: what there is now is found anew
+                    await lease.see()
                     self._emit(WaitingFor(what=f"{self._group} on {shard.shard_id}", why=str(err)))
                     break
                 except HaltedError as err:  # its lease is kept, so that no other worker meets it in vain

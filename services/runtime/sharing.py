@@ -12,23 +12,24 @@ from typing import Final
 import msgspec
 
 from services.contracts.ports import Row
-from services.runtime.leases import Lease, Leases
+from services.runtime.leases import Lease, Leases, rate_of
 
 LOOKS_PER_LEASE: Final = 6  # so that a dead owner's work is taken within 1 + 2/6 lease times (faults.md row 8)
 HANDOVER_S: Final = 1.0  # between looks while we wait for what we asked for
+TENURE_LEASES: Final = 0.5  # lease times for which work stays where it came
 ASKS_MAX: Final = 8  # at one look: a fleet of two with a thousand shards is even after some minutes
 # A move must be clearly worth it: what moves is less than this part of the difference between the two shares.
 WORTH: Final = 0.75
 
 
 class Holding(msgspec.Struct, frozen=True, gc=False):
-    """One piece of work in its owner's hands, or `promised`: then `owner` is who asked for it. `rate` is in events a
-    second."""
+    """One piece of work in its owner's hands, or promised: then `owner` is who asked for it. `rate` is in events a
+    second; what `stays` is not asked for."""
 
     name: str
     owner: str
     rate: float = 0.0
-    promised: bool = False
+    stays: bool = False
 
 
 def weights(holdings: Sequence[Holding]) -> dict[str, float]:
@@ -45,7 +46,7 @@ def wanted(holdings: Sequence[Holding], worker: str, asks_max: int = ASKS_MAX) -
         shares[holding.owner] = shares.get(holding.owner, 0.0) + weight[holding.name]
     asked: list[str] = []
     while len(asked) < asks_max:
-        held = [holding for holding in holdings if not holding.promised and holding.name not in asked]
+        held = [holding for holding in holdings if not holding.stays and holding.name not in asked]
         moves = [
             (shares[holding.owner] - shares[worker], weight[holding.name], holding)
             for holding in held
@@ -113,7 +114,7 @@ class Share:
 
     async def _ask(self, pieces: Sequence[str], rows: Mapping[str, Row], room: int) -> None:
         holdings = [
-            Holding(name, row.get("asked_by") or owner, rate_of(row), promised=bool(row.get("asked_by")))
+            Holding(name, row.get("asked_by") or owner, rate_of(row), stays=self._stays(name, row))
             for name in pieces
             for row in [rows.get(name, {})]
             if (owner := self._owner(name, rows)) is not None
@@ -121,6 +122,11 @@ class Share:
         self.is_waiting = any(row.get("asked_by") == self._leases.worker for row in rows.values())
         for name in wanted(holdings, self._leases.worker, min(room, ASKS_MAX)):
             self.is_waiting |= await self._leases.ask(self.scope, name, rows[name])
+
+    def _stays(self, name: str, row: Row) -> bool:
+        """Promised already, or only just taken: what it weighs there is not known yet."""
+        tenure_s = TENURE_LEASES * self._leases.lease_s
+        return bool(row.get("asked_by")) or self._leases.tenure_s(self.scope, name) < tenure_s
 
     def _owner(self, name: str, rows: Mapping[str, Row]) -> str | None:
         """Who works on it and shows life."""
@@ -131,12 +137,3 @@ class Share:
         if owner in (None, self._leases.worker):
             return None
         return None if self._leases.quiet_s(self.scope, name, row) >= self._leases.lease_s else owner
-
-
-def rate_of(row: Row) -> float:
-    """Events a second, as the owner told it."""
-    progress = row.get("progress")
-    try:
-        return max(0.0, float(progress.get("rate") or 0.0)) if isinstance(progress, dict) else 0.0
-    except (TypeError, ValueError):
-        return 0.0

@@ -7,7 +7,7 @@ from contextlib import suppress
 import msgspec
 
 from services.contracts.errors import FencedError, NotFoundError, RetryableError
-from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected
+from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected, Retried
 from services.contracts.ports import Row, Shard, Value
 from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter
@@ -28,6 +28,7 @@ from services.transformer.state import Memory
 
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
+COMMIT_ATTEMPTS_MAX, COMMIT_WAIT_S = 5, 0.25
 QUIET_COMMIT_S = 3_600.0  # how often a quiet shard's row is told that it was read to its end
 
 
@@ -241,11 +242,24 @@ class ShardRun:
     async def _commit(self, values: Mapping[str, Value], cut: _Cut) -> None:
         for ticket in cut.tickets:
             await ticket.stored()
-        await self._lease.commit(values)
+        await self._write(values)
         self._totals.events += cut.totals.events
         self._totals.rejected += cut.totals.rejected
         with suppress(RetryableError):  # segments that no row names any longer: garbage, not an error
             await self._memory.committed()
+
+    async def _write(self, values: Mapping[str, Value]) -> None:
+        """Commit, tried a few times: to start again from the row would cost more than to wait."""
+        for attempt in range(COMMIT_ATTEMPTS_MAX - 1):
+            try:
+                await self._lease.commit(values)
+            except RetryableError as err:
+                wait_s = COMMIT_WAIT_S * 2**attempt * (0.5 + self._runtime.chance.fraction())
+                self._runtime.emit(Retried(what=f"commit of {self._lease.name}", code=err.code, wait_s=wait_s))
+                await self._runtime.clock.sleep(wait_s)
+            else:
+                return
+        await self._lease.commit(values)
 
     async def _committed(self) -> None:
         """The commit that is under way, if one is, has come to its end. Errors: its own."""

@@ -50,7 +50,7 @@ def test_one_hot_shard_weighs_as_much_as_the_many_quiet_ones_together() -> None:
 
 
 def test_what_is_promised_already_is_not_asked_for_again() -> None:
-    held = [Holding("s1", "b", promised=True), Holding("s2", "b", promised=True), Holding("s3", "a")]
+    held = [Holding("s1", "b", stays=True), Holding("s2", "b", stays=True), Holding("s3", "a")]
     assert wanted(held, "c") == ["s3"] or wanted(held, "c") == []
     assert not {"s1", "s2"} & set(wanted(held, "c"))
 

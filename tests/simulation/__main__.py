@@ -1,6 +1,6 @@
 """The command: many seeds on several cores, figures, and for each failing seed how to replay it.
 
-python -m tests.simulation --seeds 0-299 [--jobs 2] [--rows 1,2] [--trace] [--every-row]
+python -m tests.simulation --seeds 0-299 [--jobs 2] [--rows 1,2] [--trace] [--every-row] [--digests]
 """
 
 import argparse
@@ -14,8 +14,7 @@ from typing import Final
 
 import msgspec
 
-from tests.simulation.run import Figures, Report, simulate
-from tests.simulation.every_fault import FAULTS
+from tests.simulation.run import Figures, Report, rows_of, simulate
 
 CHUNK: Final = 25  # seeds of one subprocess
 TRACE_LINES_MAX: Final = 400  # of a failing seed; --trace prints all
@@ -38,7 +37,10 @@ def main() -> int:
         figures.add(report)
         if report.findings or options.trace:
             _show(report, options, brief=len(figures.failed) > FAILED_SHOWN_MAX)
-    wanted = set(options.rows if options.rows is not None else FAULTS) if options.every_row else set()
+        if options.digests:
+            print(f"digest of seed {report.seed}: {report.digest}")
+    planned = {row for seed in seeds for row in (options.rows if options.rows is not None else rows_of(seed))}
+    wanted = planned if options.every_row else set()
     never = sorted(wanted - set(figures.struck))
     _print_figures(figures, never, time.monotonic() - began)
     return 1 if figures.failed or never or figures.seeds < len(seeds) else 0
@@ -50,7 +52,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--rows", type=_rows, help="these rows of faults.md in every seed, and no others")
     parser.add_argument("--trace", action="store_true", help="print everything that happened, every call")
-    parser.add_argument("--every-row", action="store_true", help="fail if a row never struck")
+    parser.add_argument("--every-row", action="store_true", help="fail if a row that was planned never struck")
+    parser.add_argument("--digests", action="store_true", help="print a digest of each history")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

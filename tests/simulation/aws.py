@@ -22,7 +22,7 @@ from services.contracts.partitions import HASH_KEY_SPACE
 from services.contracts.ports import Entry, Key, Page, Put, Record, Row, Value
 from services.contracts.times import UtcTime, moment, shifted
 from services.runtime.provision import table_keys
-from tests.fakes import Faulty, FakeClock, MemoryObjects, MemoryRows, MemorySecrets, MemoryStreams
+from tests.fakes import FakeClock, Faulty, MemoryObjects, MemoryRows, MemorySecrets, MemoryStreams
 from tests.simulation.calls import Call
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.processes import Process
@@ -129,7 +129,7 @@ class _Bucket:
 
 
 class StreamConditions:
-    """What is wrong with the streams, for all who use them. Add and remove at will; each says by itself when it strikes.
+    """What is wrong with the streams, for all who use them. Add and remove at will.
 
     `refuses(stream, shard_id, entry)`: the error code of an entry that is not stored, or "".
     `starves(stream, shard_id)`: this read returns nothing, though there may be something.

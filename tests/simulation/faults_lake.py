@@ -10,7 +10,7 @@ import msgspec
 from services.compactor import parquet
 from services.compactor.merging import Step, merge_step
 from services.contracts.integration import CanonicalMapping
-from services.contracts.log import LeaseLost, MemoryLost
+from services.contracts.log import EventsTransformed, LeaseLost, MemoryLost
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import canonical_folder, hour_key, mapping_key
 from services.contracts.schema import CanonicalTable, Column
@@ -49,13 +49,17 @@ async def two_finish_one_recorded_cut(world: World, random: Random) -> None:
         stop()
     if not frozen:
         return
-    process, key = frozen[0].process, frozen[0].key
-    before = len(world.aws.rows.log)
+    process, key, number = frozen[0].process, frozen[0].key, frozen[0].values["cut"]["number"]
+    log, before = world.aws.rows.log, len(world.aws.rows.log)
+
+    def completed() -> bool:
+        others = [write for write in log[before:] if write.key == key and write.by != process.name]
+        return any(int(from_item(write.after).get("cuts") or 0) >= number for write in others)
+
+    await _until(world, lambda: completed() or not process.frozen, PATIENCE_S)
+    if completed() and process.running and process.frozen:
+        world.strike(27, f"another completes cut {number} of {key['name']}, then {process.name} thaws")
     await _until(world, lambda: not process.frozen, PATIENCE_S)
-    others = [write for write in world.aws.rows.log[before:] if write.key == key and write.by != process.name]
-    number = frozen[0].values["cut"]["number"]
-    if process.running and any(int(from_item(write.after).get("cuts") or 0) >= number for write in others):
-        world.strike(27, f"cut {number} of {key['name']} was completed by {others[0].by}, and {process.name} thaws")
 
 
 async def _until(world: World, done: Any, seconds_max: float) -> bool:
@@ -104,7 +108,7 @@ def _starved(process: Process, seconds: float) -> Twist:
 
 
 # -- 54 ---------------------------------------------------------------------------------------------------------------
-@injector(54, prepare=with_real_tables, every=100)
+@injector(54, prepare=with_real_tables, every=10)
 async def snapshots_expire_during_reads_and_merges(world: World, random: Random) -> None:
     """House is kept between a merge's reading and its commit, and while a reader holds the newest snapshot."""
     tables = world.histories
@@ -153,16 +157,16 @@ async def memory_removed(world: World, random: Random) -> None:
         met = asyncio.Event()
 
         def intercept(call: Call, key: str = key, met: asyncio.Event = met) -> Twist | None:
-            if call.name == "objects.get" and call.subject == key:
+            if call.name == "objects.get" and call.subject == key and not met.is_set():
                 met.set()
+                world.strike(55, f"{call.process.name} does not find {key}")
             return None
 
         world.aws.objects.held.pop(key, None)
         world.note("operator", "deletes", f"{key}, of {at}")
         process.kill()
         stop = world.intercept(intercept)
-        if await _until(world, met.is_set, PATIENCE_S):
-            world.strike(55, f"{key} is missing")
+        await _until(world, met.is_set, PATIENCE_S)
         stop()
 
 
@@ -190,8 +194,10 @@ async def two_mapping_versions_at_once(world: World, random: Random) -> None:
         await Transformer(process.runtime, files, scale.limits, gaps=scale.rules.gaps).run(process.stopping)
 
     world.tables.update(files.tables)
-    async with beside(world, "transformer", "transformer-new", work):
+    async with beside(world, "transformer", "transformer-new", work) as newer:
         await asyncio.sleep(random.uniform(25.0, 45.0))
+    if not any(isinstance(event, EventsTransformed) for event in newer.heard):
+        return
     held = world.aws.objects.held
     pinned = [
         (tenant_id, name)

@@ -5,13 +5,16 @@ Which callback runs when follows from the order of calls alone, so one seed is o
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 
+TURNS_MAX: Final = 200_000  # of the loop in which no time passes: somebody spins
+
+
 class DeadlockError(BaseException):
-    """Nothing can ever run again, and the history is not at its end."""
+    """Nothing can ever run again, or runs for ever at one instant, and the history is not at its end."""
 
 
 class _Selector:
@@ -19,12 +22,18 @@ class _Selector:
 
     def __init__(self, loop: "VirtualLoop") -> None:
         self._loop = loop
+        self._turns = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise DeadlockError("nothing is scheduled any more")
+        self._turns += 1
         if timeout > 0:
             self._loop.now += timeout
+            self._turns = 0
+        elif self._turns > TURNS_MAX:
+            self._turns = 0
+            raise DeadlockError("somebody spins, and no time passes")
         return []
 
     def close(self) -> None:

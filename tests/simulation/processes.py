@@ -287,9 +287,9 @@ class Process:
         return least + (most - least) * self._random.random() ** 2
 
 
-def task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any) -> "asyncio.Task[T]":
+def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> "asyncio.Task[Any]":
     """Every task belongs to the process that started it."""
-    task = asyncio.Task(coro, loop=loop, **options)
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
     process = _current.get()
     if process is not None:
         process.adopt(task)

@@ -13,7 +13,7 @@ from services.contracts.schema import CanonicalTable
 from services.contracts.times import utc_text
 from tests.simulation.world import World
 
-LIMITS: Final = Limits(fan_in=4, snapshots=3, snapshots_kept=2, snapshot_age_s=0.0)
+LIMITS: Final = Limits(fan_in=4, snapshots=1, snapshots_kept=1, snapshot_age_s=0.0)
 Row = dict[str, Any]
 
 

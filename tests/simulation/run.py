@@ -12,13 +12,14 @@ import msgspec
 
 from tests.simulation import loop as virtual
 from tests.simulation.every_fault import FAULTS
-from tests.simulation.oracle import Finding, Logs, judge, story, unread, waiting
+from tests.simulation.oracle import Finding, Logs, judge, parts, story, unread, waiting
 from tests.simulation.processes import task_factory
 from tests.simulation.trace import Trace
 from tests.simulation.world import Scale, World, quiet
 
 FAULTS_MIN, FAULTS_MAX = 5, 8
 FAULTS_FROM_S, FAULTS_TO_S = 4.0, 55.0
+WORKERS: Final = (1, 2, 2, 2, 2, 2, 3)  # of each service
 OVERTIME_MAX: Final = 20  # rounds of five changes and five seconds, until there are enough observations
 LOOK_S: Final = 4.0  # between two looks whether all is done
 # How long after the last fault the pipeline may take until everything is in the lake. A sweep that failed is tried
@@ -26,6 +27,10 @@ LOOK_S: Final = 4.0  # between two looks whether all is done
 STREAMS_RESUME_S: Final = 150.0
 VENDOR_RESUME_S: Final = 420.0
 STOP_S: Final = 30.0
+FAULTS_END_S: Final = 400.0  # by then customers and faults have come to their end
+LEAP_EVERY, LEAP_S = 10, 5_400.0  # in one seed of so many, an hour and a half pass at the end
+HOURS_S: Final = 240.0  # until every hour that is over is one file: `hours.POLL_S` twice, and the quiet shards' commits
+SPARE: Final = (32, 28, 8, 29, 33)  # rows that strike as soon as they are injected
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -81,6 +86,8 @@ def lived(
     loop = virtual.VirtualLoop()
     loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, context: quiet(context))
+    if scale is None and rows is None:
+        scale = Scale(workers=Random(f"scale {seed}").choice(WORKERS))
     world = World(loop, seed, scale)
     chosen = rows_of(seed) if rows is None else tuple(rows)
     world.alone = len(chosen) == 1
@@ -91,7 +98,7 @@ def lived(
     collecting = gc.isenabled()
     gc.disable()  # a history is short; what is left of it is collected at its end
     try:
-        findings, logs, resumed_s = virtual.run(_live(world, chosen), loop)
+        findings, logs, resumed_s = _lived(world, chosen)
         versions = sum(len(held.rows) for held in world.histories.held.values())
     finally:
         world.resources.close()
@@ -115,19 +122,36 @@ def lived(
     return report, world
 
 
+def _lived(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs, float]:
+    try:
+        return virtual.run(_live(world, rows), world.loop)
+    except virtual.DeadlockError as err:
+        return [Finding("stalled", str(err))], Logs(world), 0.0
+
+
 async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs, float]:
     await world.connect()
     world.start()
     logs = Logs(world)
     random = Random(f"faults {world.seed}")
     faults = [asyncio.ensure_future(_inject(world, row, random.getrandbits(64))) for row in rows]
-    await asyncio.gather(world.customers_work(), *faults)
+    _, unended = await asyncio.wait([asyncio.ensure_future(world.customers_work()), *faults], timeout=FAULTS_END_S)
+    for fault in faults:
+        if fault in unended:
+            fault.cancel()
+            world.object("stalled", "a fault does not end")
+        else:
+            fault.result()
+    if rows:
+        await _make_up(world, rows, random)
     await _work_on(world, logs)
     world.roughness = 0.0
     world.note("world", "calm", "the customers rest, and every fault is over")
     calm_at = world.loop.now
     findings = await _come_to_rest(world, logs, calm_at)
     resumed_s = world.loop.now - calm_at
+    if not findings and world.seed % LEAP_EVERY == LEAP_EVERY - 1:
+        findings = await _let_hours_pass(world, logs)
     late = await world.close(STOP_S)
     findings += [Finding("stalled", f"{name} did not stop within {STOP_S:.0f} s") for name in late]
     logs.update()
@@ -137,6 +161,15 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
         findings.append(Finding("silent", f"only {_observations(logs)} observations"))
     findings += _unheard(world)
     return findings, logs, resumed_s
+
+
+async def _make_up(world: World, rows: Sequence[int], random: Random) -> None:
+    """Some faults never find what they wait for: others stand in for them, so that enough strike."""
+    for row in SPARE:
+        if len(world.struck) >= min(len(rows), FAULTS_MIN):
+            return
+        if row not in world.struck:
+            await _inject(world, row, random.getrandbits(64), at_once=True)
 
 
 async def _work_on(world: World, logs: Logs) -> None:
@@ -154,9 +187,22 @@ def _observations(logs: Logs) -> int:
     return len({msgspec.json.encode(event) for event in logs.raw})
 
 
-async def _inject(world: World, row: int, seed: int) -> None:
+async def _let_hours_pass(world: World, logs: Logs) -> list[Finding]:
+    """The hours in which all this happened are over: each is one file then, and nothing else has changed."""
+    world.note("world", "leap", f"{LEAP_S:.0f} s pass on every wall clock")
+    world.clock.leap(LEAP_S)
+    for _ in range(int(HOURS_S / LOOK_S)):
+        if not parts(world):
+            break
+        await asyncio.sleep(LOOK_S)
+    left = [Finding("stalled", f"hours are over and in parts: {', '.join(parts(world)[:3])}")] if parts(world) else []
+    return left + judge(world, logs)
+
+
+async def _inject(world: World, row: int, seed: int, *, at_once: bool = False) -> None:
     random = Random(seed)
-    await asyncio.sleep(random.uniform(FAULTS_FROM_S, min(FAULTS_TO_S, world.scale.work_s)))
+    if not at_once:
+        await asyncio.sleep(random.uniform(FAULTS_FROM_S, min(FAULTS_TO_S, world.scale.work_s)))
     world.note(f"row {row}", "begins", FAULTS[row].inject.__name__)
     await FAULTS[row].inject(world, random)
     world.note(f"row {row}", "is over", "")

@@ -1,0 +1,59 @@
+"""Histories inside `make test`: at least three hundred seeds, in parts that the workers of a test run share."""
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.simulation.every_fault import FAULTS
+from tests.simulation.run import FAULTS_MIN, Report, rows_of
+
+SEEDS: Final = 304
+PARTS: Final = 8  # each far below the bound on one test (pyproject.toml: faulthandler_timeout)
+REPLAYED: Final = "0-3"
+PART_S_MAX: Final = 235.0
+
+
+def _simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ, PYTHONHASHSEED="0")  # noqa: TID251  what a subprocess inherits
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PART_S_MAX, check=False)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_happens_the_lake_equals_its_source(part: int) -> None:
+    """Lost 0, doubled 0, wrong 0, stalls 0, and every row struck: else the command ends with 1, and prints which seed
+    to replay."""
+    first, last = part * SEEDS // PARTS, (part + 1) * SEEDS // PARTS - 1
+    ended = _simulated("--seeds", f"{first}-{last}", "--jobs", "1", "--every-row")
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr[-5_000:]
+
+
+def test_a_seed_replays_exactly() -> None:
+    """A digest is of everything that happened, in its order; other seeds ran before it in one of the two."""
+    once, again = (_digests("--seeds", REPLAYED, "--jobs", jobs) for jobs in ("1", "2"))
+    assert len(once) == 4
+    assert once == again
+
+
+def _digests(*arguments: str) -> list[str]:
+    told = _simulated(*arguments, "--digests").stdout
+    return sorted(line for line in told.splitlines() if line.startswith("digest"))
+
+
+def test_the_plan_has_every_row_and_half_of_all_seeds_reshard() -> None:
+    planned = [rows_of(seed) for seed in range(SEEDS)]
+    resharding = sum(any(FAULTS[row].reshards for row in rows) for rows in planned)
+    assert {row for rows in planned for row in rows} == set(FAULTS)
+    assert resharding >= SEEDS // 2
+    assert min(len(rows) for rows in planned) >= FAULTS_MIN
+
+
+def test_a_report_counts_what_it_found() -> None:
+    from tests.simulation.oracle import Finding
+
+    report = Report(1, (Finding("lost", "a"), Finding("wrong", "b")), {}, (), 200, 0, 0, 0, 0, 0, "")
+    assert (report.count("lost"), report.count("doubled")) == (1, 0)
