@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-table bench-stream soak lock clean FORCE
+.PHONY: simulate help setup demo test check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp

@@ -90,7 +90,7 @@ def transformer(  # noqa: PLR0913, PLR0917  each is an option
 
     A group bound to some tables has leases, positions, state and failures of its own: docs/scaling.md.
     """
-    from services.transformer.groups import bind
+    from services.transformer.groups import bind, remembered
     from services.transformer.groups import forget as forget_group
     from services.transformer.service import Transformer
 
@@ -102,6 +102,11 @@ def transformer(  # noqa: PLR0913, PLR0917  each is an option
 
     async def serve(world: World, stopping: asyncio.Event) -> None:
         bound = msgspec.structs.replace(binding, fan_out=fan_out or world.settings.fan_out)
+        if group is None and except_tables is None:  # as the fleet that names no group was last bound
+            held = next(one for one in await remembered(world.runtime) if one.group == bound.group)
+            bound = msgspec.structs.replace(held, fan_out=bound.fan_out)
+            if held.others:
+                screen.note(f"leaving {', '.join(held.others)} to other groups, as before")
         await Transformer(world.runtime, files, binding=bound, gaps=world.settings.gaps).run(stopping)
 
     _serve(screen, place, serve, until_stdin_closes)

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from services.contracts.log import EndpointFailed
 from tests.simulation import loop as virtual
 from tests.simulation.every_fault import FAULTS
 from tests.simulation.oracle import Finding, Logs, judge, parts, story, unread, waiting
@@ -136,12 +137,12 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     random = Random(f"faults {world.seed}")
     faults = [asyncio.ensure_future(_inject(world, row, random.getrandbits(64))) for row in rows]
     _, unended = await asyncio.wait([asyncio.ensure_future(world.customers_work()), *faults], timeout=FAULTS_END_S)
-    for fault in faults:
+    for row, fault in zip(rows, faults, strict=True):
         if fault in unended:
             fault.cancel()
-            world.object("stalled", "a fault does not end")
-        else:
-            fault.result()
+            world.object("stalled", f"the injector of row {row} does not end")
+        elif not fault.cancelled() and (err := fault.exception()) is not None:
+            world.object("crashed", f"the injector of row {row}: {type(err).__name__} {err}")
     if rows:
         await _make_up(world, rows, random)
     await _work_on(world, logs)
@@ -156,6 +157,8 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     findings += [Finding("stalled", f"{name} did not stop within {STOP_S:.0f} s") for name in late]
     logs.update()
     findings += [Finding("crashed", crash) for crash in world.crashes]
+    mistakes = {event.what for event in world.said(EndpointFailed) if "internal error" in str(event)}
+    findings += [Finding("crashed", mistake) for mistake in sorted(mistakes)]
     findings += [Finding(kind, what) for kind, what in world.objections]
     if _observations(logs) < world.scale.observations_min:
         findings.append(Finding("silent", f"only {_observations(logs)} observations"))
