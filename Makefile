@@ -14,6 +14,7 @@ PIP    := -m pip --disable-pip-version-check --no-input -qq
 UV_VERSION := 0.13.9
 # Override on the command line: make test ARGS='-k fold'
 ARGS   ?=
+SEEDS  ?= 1000
 # Set it to choose the interpreter; empty: the newest that works.
 PYTHON ?=
 
@@ -92,7 +93,10 @@ $(PEER)/.stamp: tests/bench/stream/peer.lock | setup
 	@touch $@
 
 soak: setup ## Long random runs: as many sets of observations as minutes allow
-	@$(BIN)/python -m pytest -q -n 2 -m soak -o faulthandler_timeout=0 tests $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m soak -rP -o faulthandler_timeout=0 tests $(ARGS)
+
+simulate: setup ## The whole pipeline in a simulated AWS under random faults (SEEDS=10000)
+	@$(BIN)/python -m tests.simulation --seeds 0-$$(($(SEEDS) - 1)) --jobs 2 --every-row $(ARGS)
 
 # One resolution for all files: the smaller ones are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.

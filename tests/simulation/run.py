@@ -157,7 +157,7 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     findings += [Finding("stalled", f"{name} did not stop within {STOP_S:.0f} s") for name in late]
     logs.update()
     findings += [Finding("crashed", crash) for crash in world.crashes]
-    mistakes = {event.what for event in world.said(EndpointFailed) if "internal error" in str(event)}
+    mistakes = {event.what for event in world.said(EndpointFailed) if "internal error" in event.what}
     findings += [Finding("crashed", mistake) for mistake in sorted(mistakes)]
     findings += [Finding(kind, what) for kind, what in world.objections]
     if _observations(logs) < world.scale.observations_min:

@@ -35,6 +35,7 @@ from tests.simulation.trace import CALL, Trace
 from tests.simulation.vendor import SERVICE, SITE, TABLES, TENANTS, Vendor, Wire, mapping_files
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 
 START: Final = "2026-01-31T09:59:15.000000Z"  # a new hour begins while the customers work
 # How wrong a clock may be. All else is scaled by 30 and more; the extractor's rhythms run on the wall clock, and one
@@ -150,7 +151,7 @@ class World:
         fields = ", ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(event).items())
         self.note(process.name, "said", f"{type(event).__name__}({fields})")
 
-    def said(self, *kinds: type[Event], since: float = 0.0) -> list[Event]:
+    def said(self, *kinds: type[E], since: float = 0.0) -> list[E]:
         """Events of these kinds."""
         return [event for at, _, event in self.heard if at >= since and isinstance(event, kinds)]
 
