@@ -165,6 +165,9 @@ class ShardCutter:
         try:
             return await self._spool.read(keys)
         except NotFoundError as err:
+            await self.lease.see()
+            if self.lease.lost.is_set():  # our successor has cut it, and cleared it away
+                raise FencedError(f"the lease on {self.lease.name} is lost") from err
             raise FatalError(
                 f"what was spooled of {self.shard.shard_id} is gone",
                 code="not_found",

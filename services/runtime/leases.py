@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from services.contracts.errors import ConflictError, FencedError, RetryableError
+from services.contracts.errors import AvesaError, ConflictError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Event, LeaseGained, LeaseLost, LeaseRestored
 from services.contracts.ports import Chance, Clock, Row, Rows, Value
 from services.contracts.times import moment
@@ -101,7 +101,7 @@ class Lease:
 
     async def see(self) -> None:
         """Look whether it is still ours; a former owner may miss what its successor cleared away."""
-        with contextlib.suppress(RetryableError):
+        with contextlib.suppress(RetryableError, NotFoundError):
             row = await self._leases.rows.get(self._leases.table, self.key) or {}
             if (row.get("owner"), row.get("epoch")) != (self._leases.worker, self.epoch):
                 self._leases.drop(self)
@@ -134,7 +134,7 @@ class Lease:
                 self._leases.drop(self)
                 raise FencedError(f"{self.name} has another owner now, or is not as we left it") from err
         commits.number += restored
-        self.row.update(values)
+        self.row.update({**values, NUMBER: commits.number})  # what it is restored as goes on from here
 
     async def release(self, *, badly: bool = False) -> None:
         """Let go at once, so that the next owner need not wait; `badly`: the work failed as nobody foresaw.
@@ -261,14 +261,20 @@ class Leases:
         if lease.progress:
             values["progress"] = dict(lease.progress)
         try:
-            await self.rows.write(self.table, lease.key, values, expect=lease.mine)
-        except ConflictError:
-            if not await self.restore(lease, values):
+            if not await self._show_life(lease, values):
                 self.drop(lease)
                 return
-        except RetryableError:
+        except AvesaError:  # whatever it is, no other lease suffers of it
             return  # the next turn tries again; SAFETY ends it
         lease.counter, lease.renewed = lease.counter + 1, now
+
+    async def _show_life(self, lease: Lease, values: Mapping[str, Value]) -> bool:
+        """False when the lease is not ours any more."""
+        try:
+            await self.rows.write(self.table, lease.key, values, expect=lease.mine)
+        except ConflictError:
+            return await self.restore(lease, values)
+        return True
 
     def _is_fresh(self, lease: Lease) -> bool:
         """Surely ours still, by our own clock."""

@@ -54,6 +54,22 @@ async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:
         stopped.cancel()
 
 
+async def beating(work: Awaitable[T], beat: Callable[[], None], clock: Clock, every_s: float) -> T:
+    """`work`, and a beat now and then while it lasts: it waits for others, and that is no stall of ours."""
+    waiting = asyncio.ensure_future(work)
+    try:
+        while not waiting.done():
+            beat()
+            sleeping = asyncio.ensure_future(clock.sleep(every_s))
+            try:
+                await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+        return waiting.result()
+    finally:
+        await cancelled([waiting])
+
+
 async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of it at once; the first error ends the rest."""
     tasks = [asyncio.ensure_future(one) for one in work]

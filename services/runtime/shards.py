@@ -23,6 +23,7 @@ from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
 T = TypeVar("T")
 
 DISCOVER_S: Final = 10.0
+LOOK_MIN_S: Final = 0.5  # between two looks
 SHARDS_MAX: Final = 10_000  # of one worker
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 15.0
 HALTED_S: Final = 60.0  # between two looks at a shard that halts behind a gap
@@ -81,7 +82,8 @@ class ShardWork:
                 self._look.clear()
                 await self._take_what_is_ready()
                 self._raise_failures()
-                await pause(self._clock, self._look, self._until_next_look_s())
+                await pause(self._clock, stopping, LOOK_MIN_S)  # many shards may end at once
+                await pause(self._clock, self._look, self._until_next_look_s() - LOOK_MIN_S)
             await self._leave()
         finally:
             await cancelled([watching, *self._tasks.values()])
@@ -177,9 +179,15 @@ class ShardWork:
             if self._share is None or self._share.scope != found.scope:
                 self._share = Share(self._leases, found.scope)
             room = SHARDS_MAX - len(self._tasks)
-            await self._share.turn(found.shards, found.rows, room, partial(self._start, found))
+            names = [name for name in found.shards if not self._is_ending(found.scope, name)]
+            await self._share.turn(names, found.rows, room, partial(self._start, found))
         except (RetryableError, NotFoundError) as err:
             self._emit(WaitingFor(what=f"stream {self._stream}", why=str(err)))
+
+    def _is_ending(self, scope: str, shard_id: str) -> bool:
+        """Its lease is lost and the work on it not at its end yet: one shard never has two tasks here."""
+        task = self._tasks.get(shard_id)
+        return task is not None and not task.done() and self._leases.holds(scope, shard_id) is None
 
     def _start(self, found: "_Found", lease: Lease) -> None:
         shard = found.shards[lease.name]
@@ -191,7 +199,7 @@ class ShardWork:
             while not (lease.lost.is_set() or lease.leaving.is_set()):
                 started = self._clock.monotonic()
                 try:
-                    await self._work(lease, shard, parents)
+                    await self._work_while_held(lease, shard, parents)
                     break
                 except FencedError:
                     break
@@ -217,6 +225,18 @@ class ShardWork:
         finally:
             await lease.release(badly=not foreseen)
             self._look.set()
+
+    async def _work_while_held(self, lease: Lease, shard: Shard, parents: Sequence[Row]) -> None:
+        """Errors: those of the work; FencedError at once when the lease is lost, wherever the work is waiting then."""
+        working: asyncio.Future[Any] = asyncio.ensure_future(self._work(lease, shard, parents))
+        lost: asyncio.Future[Any] = asyncio.ensure_future(lease.lost.wait())
+        try:
+            await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise FencedError(f"the lease on {lease.name} is lost")
+            working.result()
+        finally:
+            await cancelled([working, lost])
 
 
 class _Found(msgspec.Struct, frozen=True):

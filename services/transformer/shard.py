@@ -1,8 +1,9 @@
 """One shard's turn: what is taken from it, what is published, and when that is committed."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ from services.contracts.ports import Row, Shard, Value
 from services.contracts.times import UtcTime
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
-from services.runtime.loop import cancelled, outcome_of
+from services.runtime.loop import beating, cancelled, outcome_of
 from services.runtime.poison import ALL, Inquest, Readings
 from services.runtime.publisher import Publisher
 from services.runtime.reading import Batch, read_again
@@ -26,9 +27,12 @@ from services.transformer.mapper import Routes
 from services.transformer.parking import Parking
 from services.transformer.state import Memory
 
+T = TypeVar("T")
+
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
 COMMIT_ATTEMPTS_MAX, COMMIT_WAIT_S = 5, 0.25
+ALIVE_S = 30.0  # between two signs of life while the publisher is waited for
 QUIET_COMMIT_S = 3_600.0  # how often a quiet shard's row is told that it was read to its end
 
 
@@ -88,6 +92,7 @@ class ShardRun:
         self._again = read_again(lease, self.position)
         self._open = _Cut([], Totals())
         self._committing: asyncio.Task[None] | None = None
+        self._under_way: list[Ticket] = []  # of the commit
         self._cut_at, self._cut_time = self.position, runtime.clock.monotonic()
         self._read_to_end_at: UtcTime | None = None
         self._drifts = DriftWatch()
@@ -191,8 +196,10 @@ class ShardRun:
         for ticket in self._open.tickets:
             if ticket.done:
                 await ticket.stored()
-        ticket = await self._publisher.offer(await self._runtime.threads.run(output.sealed))
-        self._open.tickets = [held for held in [*self._open.tickets, ticket] if not held.done]
+        self._open.tickets = [ticket for ticket in self._open.tickets if not ticket.done]
+        # One that is done already when it comes back may have been given up while it waited for room: kept.
+        sealed = await self._runtime.threads.run(output.sealed)
+        self._open.tickets.append(await self._patiently(self._publisher.offer(sealed)))
         letters = self._runtime.dead_letters
         await asyncio.gather(*(letters.write(output.letters[i::LETTERS_AT_ONCE]) for i in range(LETTERS_AT_ONCE)))
         self.position = position
@@ -230,6 +237,7 @@ class ShardRun:
             values["read_to_end_at"] = self._read_to_end_at
         self._cut_at, self._cut_time = self.position, self._runtime.clock.monotonic()
         if values:
+            self._under_way = cut.tickets
             self._committing = asyncio.create_task(self._commit(values, cut))
 
     async def finish(self, *, ended: bool = False) -> None:
@@ -265,17 +273,18 @@ class ShardRun:
         """The commit that is under way, if one is, has come to its end. Errors: its own."""
         committing, self._committing = self._committing, None
         if committing is not None:
-            try:
-                await committing
-            except BaseException:
-                await cancelled([committing])
-                raise
+            await self._patiently(committing)
+            self._under_way = []
+
+    async def _patiently(self, work: Awaitable[T]) -> T:
+        """`work`, which waits for a publisher: one that is slow is no stall of ours, and bounds its own waiting."""
+        return await beating(work, self._lease.alive, self._runtime.clock, ALIVE_S)
 
     async def close(self) -> None:
         """Whatever is not committed is somebody else's, or ours to do again."""
         if self._committing is not None:
             await cancelled([self._committing])
-        for ticket in self._open.tickets:
+        for ticket in (*self._under_way, *self._open.tickets):
             self._publisher.withdraw(ticket)
         self._memory.close()
 
