@@ -18,7 +18,7 @@ import msgspec
 from services.compactor.cuts import HOUR_CHARS, Run, ShardRow, hour_of, hour_start, read_row
 from services.compactor.cutting import SERVICE
 from services.compactor.raw_archive import RawArchive
-from services.contracts.errors import ConflictError, FencedError, NotFoundError, RetryableError
+from services.contracts.errors import AvesaError, ConflictError, FencedError, NotFoundError, RetryableError
 from services.contracts.events import ChangeEvent
 from services.contracts.gaps import Gap, GapRules, complete_until, inherited
 from services.contracts.integration import Integration, integration_name
@@ -30,7 +30,7 @@ from services.contracts.times import UtcTime, shifted
 from services.runtime.envelopes import Sealed, seal
 from services.runtime.gaps import gaps, record
 from services.runtime.leases import Lease
-from services.runtime.loop import pause
+from services.runtime.loop import beating, outcome_of, pause, until
 from services.runtime.publisher import Publisher
 from services.runtime.runtime import Runtime
 
@@ -97,12 +97,15 @@ class Healing:
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set. While nothing is missing a round costs two descriptions and one query."""
         while not stopping.is_set():
-            await self.heal_once(stopping)
+            await until(stopping, self._round())
             await pause(self._runtime.clock, stopping, POLL_S)
 
-    async def heal_once(self, stopping: asyncio.Event | None = None) -> Round:
+    async def _round(self) -> None:
+        await self.heal_once()
+
+    async def heal_once(self) -> Round:
         """One round over all gaps; a gap that cannot be healed now waits for the next, and is told of."""
-        done, runtime, stopping = Round(), self._runtime, stopping or asyncio.Event()
+        done, runtime = Round(), self._runtime
         try:
             await self._look_at_former_lives()
             found = await gaps(runtime)
@@ -111,13 +114,13 @@ class Healing:
             runtime.emit(WaitingFor(what="what expired unread", why=str(err)))
             return done
         for gap in found:
-            if stopping.is_set():
-                break
             try:
-                await self._heal(gap, read, done, stopping)
+                made = await outcome_of(self._heal(gap, read, done))
+                if isinstance(made, Exception):  # a file that cannot be read, say: it concerns this gap alone
+                    done.waiting[gap.name] = f"internal error: {type(made).__name__}"
             except FencedError:
                 pass  # another worker heals it
-            except (RetryableError, ConflictError, NotFoundError) as err:
+            except AvesaError as err:
                 done.waiting[gap.name] = str(err)
         if done.waiting:
             name, why = next(iter(done.waiting.items()))
@@ -125,7 +128,7 @@ class Healing:
             runtime.emit(WaitingFor(what=what, why=why))
         return done
 
-    async def _heal(self, gap: Gap, read: Sequence[Row], done: Round, stopping: asyncio.Event) -> None:
+    async def _heal(self, gap: Gap, read: Sequence[Row], done: Round) -> None:
         """One gap; `read` are the rows of every endpoint that was ever read."""
         endpoints = self._endpoints(gap, read)
         if gap.state == "halted":
@@ -135,9 +138,9 @@ class Healing:
         elif not await self._archive.holds(gap.until):
             done.waiting[gap.name] = f"raw/ does not hold yet all that arrived until {gap.until}"
         else:
-            await self._alone(gap, endpoints, done, stopping)
+            await self._alone(gap, endpoints, done)
 
-    async def _alone(self, gap: Gap, endpoints: Sequence[Endpoint], done: Round, stopping: asyncio.Event) -> None:
+    async def _alone(self, gap: Gap, endpoints: Sequence[Endpoint], done: Round) -> None:
         """Read again from the raw archive, unless another worker does."""
         leases, rows = self._runtime.leases, self._runtime.rows
         lease = await leases.acquire(LEASE_SCOPE, gap.name)
@@ -147,7 +150,8 @@ class Healing:
         try:
             healed = await rows.get(leases.table, gap.key) is None
             if not healed:
-                healed = await self._from_archive(gap, endpoints, lease, done, stopping)
+                await self._from_archive(gap, endpoints, lease, done)
+                healed = True
         finally:
             if not healed:
                 await lease.release()
@@ -156,11 +160,9 @@ class Healing:
             await rows.delete(leases.table, lease.key, lease.mine)
 
     # -- from the raw archive
-    async def _from_archive(
-        self, gap: Gap, endpoints: Sequence[Endpoint], lease: Lease, done: Round, stopping: asyncio.Event
-    ) -> bool:
+    async def _from_archive(self, gap: Gap, endpoints: Sequence[Endpoint], lease: Lease, done: Round) -> None:
         """Publish what arrived in the raw stream in the gap's time; replayed, it is not archived again, and takes the
-        background's share of a shard. False when we were to stop on the way."""
+        background's share of a shard."""
         gap = await self._turn(gap, state="archive")
         clock, count = self._runtime.clock, 0
         began_at, since = clock.now(), await self._since(gap)
@@ -169,15 +171,13 @@ class Healing:
                 lease.alive()
                 if lease.lost.is_set():
                     raise FencedError(f"the lease on {lease.name} is lost")
-                if stopping.is_set():
-                    return False
-                await self._publish(await self._runtime.threads.run(_sealed, endpoint, events))
+                sealed = await self._runtime.threads.run(_sealed, endpoint, events)
+                await beating(self._publish(sealed), lease.alive, clock)
                 count += len(events)
         healed = Healed(gap.group, gap.stream, gap.shard, since, gap.until, began_at, clock.now(), count)
         key = {"scope": HEALED_SCOPE, "name": f"{began_at} {gap.name}"}
         await self._runtime.rows.write(self._runtime.names.leases, key, msgspec.to_builtins(healed))
         await self._close(gap, count, done)
-        return True
 
     async def _since(self, gap: Gap) -> UtcTime:
         """From when on raw/ is read.

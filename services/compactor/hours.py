@@ -14,7 +14,7 @@ from services.compactor.cutting import ShardCutter
 from services.contracts.errors import ConflictError, FencedError, NotFoundError, RetryableError
 from services.contracts.log import Retried
 from services.contracts.names import hour_key
-from services.runtime.loop import pause
+from services.runtime.loop import pause, until
 from services.runtime.runtime import Runtime
 
 POLL_S: Final = 60.0
@@ -30,7 +30,7 @@ class Hours:
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set."""
         while not stopping.is_set():
-            await self.consolidate()
+            await until(stopping, self.consolidate())
             await pause(self._runtime.clock, stopping, POLL_S)
 
     async def consolidate(self) -> None:

@@ -154,6 +154,8 @@ class Merging:
 
     async def _try(self, at: At, pending: Sequence[Pending], stopping: asyncio.Event, patient: bool) -> None:
         async with self._room:
+            if stopping.is_set():  # thousands may wait, and a lease each is two writes
+                return
             try:
                 await self._merge_table(at, pending, stopping, patient)
                 self._failures.pop(at, None)
@@ -226,10 +228,14 @@ class Merging:
     async def _settle(self) -> None:
         """Commit which cuts are merged as a whole: all parts of theirs, and of every cut before."""
         for cutter in [one for one in self._cutters if one.kind == "canonical"]:
+            behind: set[str] = set()  # shards with a cut that waits: none after it counts, of whatever hour
             for run in cutter.waiting:
+                if run.shard in behind:
+                    continue
                 merged = run.merged
                 for cut in run.unmerged:
                     if await self._parts(cutter, run.shard, run.hour, cut):
+                        behind.add(run.shard)
                         break
                     merged = cut
                 if merged > run.merged:

@@ -21,8 +21,8 @@ from services.compactor.tables import Tables
 from services.contracts.integration import Integration
 from services.contracts.ports import Row, Shard
 from services.contracts.schema import CanonicalTable
-from services.runtime.leases import Lease
-from services.runtime.loop import all_of, run_together
+from services.runtime.leases import Lease, all_alive
+from services.runtime.loop import all_of, beating, run_together
 from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork, WorkOnShard
 
@@ -72,7 +72,7 @@ class Compactor:
                 for kind, stream in self._streams.items()
             )
             if not stopping.is_set():
-                await self._merging.drain()
+                await beating(self._merging.drain(), partial(all_alive, held), self._runtime.clock)
                 await self._hours.consolidate()
             return self.totals
         finally:

@@ -21,13 +21,14 @@ from services.extractor.fetch import Calls, Got
 from services.extractor.ledger import Desk, Ledger
 from services.extractor.letters import Letters
 from services.extractor.marks import Pass, Walk, finished, next_pass
-from services.extractor.memory import Entry, Memory, Ruling, again, judge, latest, unchanged
+from services.extractor.memory import Entry, Memory, Ruling, again, as_read, judge, latest, unchanged
 from services.extractor.pagination import Place, advance, ask, resumable
 from services.extractor.plan import Spec
 from services.extractor.records import IdPage, RecordPage, VendorRecord, read_page
 from services.extractor.requests import list_request
 from services.extractor.summary import EndpointSummary
 from services.runtime.envelopes import Sealed, seal
+from services.runtime.loop import beating
 
 PARALLEL_PARENTS_MAX: Final = 16
 STRANGERS_MAX: Final = 10_000
@@ -237,6 +238,9 @@ class EndpointWork:
                 ruling = unchanged(own, record)
             if ruling is not None:
                 chosen.append((record, ruling))
+                if newest is None and self.ledger.marks.lost and ruling.effective_at < observed_at:
+                    ruling = as_read(observed_at)
+                    chosen.append((record, ruling))
                 mine[record.record_id] = _entry(record, ruling)
         return chosen
 
@@ -285,9 +289,10 @@ class EndpointWork:
         partition = Partition(self.desk.tenant_id, self.desk.service, self.family.name)
         sealed = await self.desk.runtime.threads.run(_sealed, partition, self.spec.name, events)
         await self.ledger.intend(entries)
-        ticket = await publisher.offer(sealed)
+        alive, clock = self.desk.lease.alive, self.desk.runtime.clock
+        ticket = await beating(publisher.offer(sealed), alive, clock)
         try:
-            await ticket.stored()
+            await beating(ticket.stored(), alive, clock)
         finally:
             publisher.withdraw(ticket)
             await self._acknowledge(events, entries, ticket.events_stored(partition))

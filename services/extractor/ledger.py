@@ -191,7 +191,7 @@ async def open_ledger(desk: Desk, spec: Spec) -> Ledger:
     marks = fitting(msgspec.convert(row.get("marks") or {}, Marks), spec.shape)
     if not await _load(state, msgspec.convert(row.get("segments") or [], list[Segment])):
         desk.runtime.emit(MemoryLost(scope="memory", name=name))
-        marks = Marks(shape=spec.shape)  # everything is published again; sweeps wait until it was
+        marks = Marks(shape=spec.shape, lost=True)  # everything is published again; sweeps wait until it was
     return Ledger(desk, spec.name, Memory(state), marks, row)
 
 

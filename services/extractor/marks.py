@@ -39,7 +39,7 @@ class Walk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far an endpoint has been read; `shape` is the list it holds for (`plan.Spec.shape`). Everything was published
-    again after it was asked for at `reread`."""
+    again after it was asked for at `reread`. `lost`: the memory is, and what it knew is not built up again yet."""
 
     fresh: UtcTime | None = None
     settled: UtcTime | None = None
@@ -47,6 +47,7 @@ class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
     walk: Walk | None = None
     shape: str = ""
     reread: UtcTime | None = None
+    lost: bool = False
 
 
 def fitting(marks: Marks, shape: str) -> Marks:

@@ -96,6 +96,13 @@ def overtaken(newest: Entry, record: VendorRecord, observed_at: UtcTime) -> Ruli
     return Ruling(min(observed_at, shifted(newest.effective_at, microseconds=-1)), observed_at, "read")
 
 
+def as_read(observed_at: UtcTime) -> Ruling:
+    """Besides the vendor's stamp, where the memory is lost: what was published before the loss, a deletion perhaps, may
+    lie after that stamp, and a read is never contradicted by an earlier one. Neighbours that are equal are one version.
+    """
+    return Ruling(observed_at, observed_at, "read")
+
+
 def again(entry: Entry, evidence: Evidence) -> Ruling:
     """The same observation once more: a set does not change by it."""
     return Ruling(entry.effective_at, entry.observed_at, evidence)

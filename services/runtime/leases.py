@@ -13,7 +13,7 @@ commits and lets go, and the asker takes it (`sharing.py` decides who asks for w
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -22,6 +22,7 @@ from services.contracts.log import Event, LeaseGained, LeaseLost, LeaseRestored
 from services.contracts.ports import Chance, Clock, Row, Rows, Value
 from services.contracts.times import moment
 from services.runtime.commits import NUMBER, Commits, number_of
+from services.runtime.loop import cancelled
 
 RENEWALS_PER_LEASE = 4
 SAFETY = 0.8  # we call a lease lost when it was not renewed for this part of its time: before others do
@@ -247,17 +248,27 @@ class Leases:
             await self.clock.sleep(min(self.lease_s / RENEWALS_PER_LEASE, 1.0))
 
     async def renew_forever(self) -> None:
-        """Show life for everything held, until cancelled. Run it as a task beside the work."""
-        while True:
-            await self.clock.sleep(self.lease_s / RENEWALS_PER_LEASE)
-            await asyncio.gather(*(self._renew(lease) for lease in self.held))
+        """Show life for everything held, until cancelled. Run it as a task beside the work.
+
+        A renewal without an answer is broken off at the next turn: it holds up neither the others nor the moment at
+        which its own lease counts as lost.
+        """
+        renewing: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                await self.clock.sleep(self.lease_s / RENEWALS_PER_LEASE)
+                await cancelled(renewing)
+                renewing = [asyncio.ensure_future(self._renew(lease)) for lease in self.held]
+        finally:
+            await cancelled(renewing)
 
     async def _renew(self, lease: Lease) -> None:
         now = self.clock.monotonic()
         if not self._is_fresh(lease) or now - lease.moved > STALL_MAX_S:
             self.drop(lease)
             return
-        values: dict[str, Value] = {"counter": lease.counter + 1}
+        lease.counter += 1  # at every try: one that was applied and not answered is a sign of life of its own
+        values: dict[str, Value] = {"counter": lease.counter}
         if lease.progress:
             values["progress"] = dict(lease.progress)
         try:
@@ -266,14 +277,15 @@ class Leases:
                 return
         except AvesaError:  # whatever it is, no other lease suffers of it
             return  # the next turn tries again; SAFETY ends it
-        lease.counter, lease.renewed = lease.counter + 1, now
+        lease.renewed = now
 
     async def _show_life(self, lease: Lease, values: Mapping[str, Value]) -> bool:
         """False when the lease is not ours any more."""
         try:
             await self.rows.write(self.table, lease.key, values, expect=lease.mine)
         except ConflictError:
-            return await self.restore(lease, values)
+            was_let_go = self.holds(lease.scope, lease.name) is not lease  # while the write was on its way
+            return was_let_go or await self.restore(lease, values)
         return True
 
     def _is_fresh(self, lease: Lease) -> bool:
@@ -313,6 +325,12 @@ class Leases:
     async def release_all(self) -> None:
         """Let go of everything, for a clean stop."""
         await asyncio.gather(*(lease.release() for lease in self.held))
+
+
+def all_alive(held: Iterable[Lease]) -> None:
+    """Whoever holds them is at work: on something else of the same task."""
+    for lease in held:
+        lease.alive()
 
 
 def rate_of(row: Row) -> float:

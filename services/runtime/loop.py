@@ -8,13 +8,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from services.contracts.errors import AvesaError
 from services.contracts.ports import Clock
 
 T = TypeVar("T")
 Part = Callable[[asyncio.Event], Awaitable[None]]
+
+BEAT_S: Final = 30.0  # between two signs of life of who waits for others; a tenth of `leases.STALL_MAX_S`
 
 
 def install_signals(stopping: asyncio.Event) -> None:
@@ -54,13 +56,25 @@ async def pause(clock: Clock, stopping: asyncio.Event, seconds: float) -> None:
         stopped.cancel()
 
 
-async def beating(work: Awaitable[T], beat: Callable[[], None], clock: Clock, every_s: float) -> T:
-    """`work`, and a beat now and then while it lasts: it waits for others, and that is no stall of ours."""
+async def until(ending: asyncio.Event, work: Awaitable[None]) -> None:
+    """`work`, broken off wherever it waits when `ending` is set: for what can be begun anew from what is committed."""
+    working, ended = asyncio.ensure_future(work), asyncio.ensure_future(ending.wait())
+    both: list[asyncio.Future[Any]] = [working, ended]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        await cancelled(both)
+
+
+async def beating(work: Awaitable[T], beat: Callable[[], None], clock: Clock) -> T:
+    """`work`, and a beat every BEAT_S while it lasts: it waits for others, and that is no stall of ours."""
     waiting = asyncio.ensure_future(work)
     try:
         while not waiting.done():
             beat()
-            sleeping = asyncio.ensure_future(clock.sleep(every_s))
+            sleeping = asyncio.ensure_future(clock.sleep(BEAT_S))
             try:
                 await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -175,6 +175,7 @@ class Inquest:
         self._found: list[Conviction] = []  # by the search that goes on
         self._fatal: dict[Span, int] = {}  # how often spans that are now taken for good were fatal before
         self._left = CALM_AFTER if lease.deaths >= SUSPICIOUS_AFTER or self._died is not None else 0
+        self._deaths = lease.deaths  # a commit before the first search forgets them
         self._said = False
 
     @property
@@ -184,7 +185,7 @@ class Inquest:
 
     def suspect(self) -> None:
         """Something raised what nobody meant: no need to die of it first."""
-        self._left = CALM_AFTER
+        self._left, self._deaths = CALM_AFTER, self._lease.deaths
 
     def reading(self, sequence: str) -> Reading:
         """How a record is read, whoever reads it."""
@@ -205,7 +206,7 @@ class Inquest:
             return []
         if not self._said:
             self._said = True
-            self._emit(PoisonSuspected(scope=self._lease.scope, name=self._lease.name, deaths=self._lease.deaths))
+            self._emit(PoisonSuspected(scope=self._lease.scope, name=self._lease.name, deaths=self._deaths))
         self._left -= 1
         self._found = []
         alone = await self._take_up_trial(records, probe)
@@ -216,8 +217,8 @@ class Inquest:
             alone = len(self._found) == before  # fatal together, and no part of it is
         if self._found:
             self._left = CALM_AFTER
+            self._say([one for one in self._found if one.raised])
             await self._note(None)
-            self._say()
         return [[record] for record in records] if alone and self._divisible else [records]
 
     async def begin(self, group: Sequence[Suspect]) -> None:
@@ -300,7 +301,8 @@ class Inquest:
         found = Conviction(span.first, line, max(1, self._lease.deaths), raised)
         self._poison.setdefault(span.first, {})[line] = found
         self._found.append(found)
-        if not raised:  # what raises will raise again: noted once, when the search is over
+        if not raised:  # what raises will raise again: said and noted once, when the search is over
+            self._say([found])
             await self._note(None)
 
     async def _note(self, trial: Trial | None) -> None:
@@ -313,9 +315,11 @@ class Inquest:
     def _convictions(self) -> list[Value]:
         return [_plain(one) for lines in self._poison.values() for one in lines.values()]
 
-    def _say(self) -> None:
-        count, first = len(self._found), self._found[0].sequence
-        self._emit(PoisonIsolated(scope=self._lease.scope, name=self._lease.name, first=first, count=count))
+    def _say(self, found: Sequence[Conviction]) -> None:
+        """Before it is noted: who comes after a note whose answer was lost finds nothing any more. Rather twice."""
+        if found:
+            first, count = found[0].sequence, len(found)
+            self._emit(PoisonIsolated(scope=self._lease.scope, name=self._lease.name, first=first, count=count))
 
 
 def _plain(value: object) -> Any:

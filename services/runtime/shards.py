@@ -16,8 +16,8 @@ from services.contracts.errors import FatalError, FencedError, NotFoundError, Re
 from services.contracts.log import Event, Retried, WaitingFor
 from services.contracts.ports import Clock, Row, Shard, StreamInfo, Streams
 from services.runtime.gaps import HaltedError
-from services.runtime.leases import Lease, Leases
-from services.runtime.loop import all_of, cancelled, pause
+from services.runtime.leases import Lease, Leases, all_alive
+from services.runtime.loop import all_of, beating, cancelled, pause, until
 from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
 
 T = TypeVar("T")
@@ -125,7 +125,8 @@ class ShardWork:
                 wave = [shard for name, shard in found.shards.items() if name not in drained]
                 if not wave or stopping.is_set():
                     return
-                await all_of(self._drain_shard(found, shard, stopping, held) for shard in wave)
+                work = all_of(self._drain_shard(found, shard, stopping, held) for shard in wave)
+                await beating(work, partial(all_alive, held), self._clock)
                 drained.update(shard.shard_id for shard in wave)
         finally:
             await cancelled([leaving])
@@ -199,7 +200,7 @@ class ShardWork:
             while not (lease.lost.is_set() or lease.leaving.is_set()):
                 started = self._clock.monotonic()
                 try:
-                    await self._work_while_held(lease, shard, parents)
+                    await until(lease.lost, self._work(lease, shard, parents))
                     break
                 except FencedError:
                     break
@@ -225,18 +226,6 @@ class ShardWork:
         finally:
             await lease.release(badly=not foreseen)
             self._look.set()
-
-    async def _work_while_held(self, lease: Lease, shard: Shard, parents: Sequence[Row]) -> None:
-        """Errors: those of the work; FencedError at once when the lease is lost, wherever the work is waiting then."""
-        working: asyncio.Future[Any] = asyncio.ensure_future(self._work(lease, shard, parents))
-        lost: asyncio.Future[Any] = asyncio.ensure_future(lease.lost.wait())
-        try:
-            await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise FencedError(f"the lease on {lease.name} is lost")
-            working.result()
-        finally:
-            await cancelled([working, lost])
 
 
 class _Found(msgspec.Struct, frozen=True):

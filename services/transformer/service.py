@@ -19,7 +19,7 @@ from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
 from services.runtime.gaps import Gaps
 from services.runtime.leases import Lease
-from services.runtime.loop import run_together
+from services.runtime.loop import run_together, until
 from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork, WorkOnShard
@@ -56,7 +56,7 @@ class Transformer:
 
         Errors: FatalError that no retry can cure.
         """
-        await join(self._runtime, self._binding)
+        await until(stopping, join(self._runtime, self._binding))
         shards = self._shards(partial(self._work, totals=Totals()))
         await run_together([shards.run, partial(watch, self._runtime, self._binding)], stopping)
 

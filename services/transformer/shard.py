@@ -32,7 +32,6 @@ T = TypeVar("T")
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
 COMMIT_ATTEMPTS_MAX, COMMIT_WAIT_S = 5, 0.25
-ALIVE_S = 30.0  # between two signs of life while the publisher is waited for
 QUIET_COMMIT_S = 3_600.0  # how often a quiet shard's row is told that it was read to its end
 
 
@@ -278,7 +277,7 @@ class ShardRun:
 
     async def _patiently(self, work: Awaitable[T]) -> T:
         """`work`, which waits for a publisher: one that is slow is no stall of ours, and bounds its own waiting."""
-        return await beating(work, self._lease.alive, self._runtime.clock, ALIVE_S)
+        return await beating(work, self._lease.alive, self._runtime.clock)
 
     async def close(self) -> None:
         """Whatever is not committed is somebody else's, or ours to do again."""

@@ -1,21 +1,36 @@
 """The service over the ports in memory: killed, stopped, resharded, with the catalog down; the lake is right."""
 
 import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import msgspec
 import pytest
 
 from services.compactor import parquet
 from services.compactor.cuts import Rules
+from services.compactor.merging import SCOPE, TABLES_AT_ONCE, merge_step
 from services.contracts.errors import FatalError, RetryableError
 from services.contracts.gaps import GapRules
-from services.contracts.log import CutCommitted, EventsReadAgain, PositionExpired, RecordsRejected, Retried, TableMerged
+from services.contracts.log import (
+    CutCommitted,
+    EventsReadAgain,
+    LeaseGained,
+    PositionExpired,
+    RecordsRejected,
+    Retried,
+    TableMerged,
+)
 from services.contracts.partitions import Partition
 from services.contracts.ports import Entry
 from services.contracts.rows import folded_rows
 from services.runtime.envelopes import seal
 from tests.compactor.observed import TABLES, TENANT, read, seen
 from tests.compactor.plant import Plant
+from tests.fakes import InlineThreads
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 HISTORY = [
     seen({"summary": "A"}, 1),
@@ -264,6 +279,26 @@ async def test_a_catalog_that_is_down_delays_merges_and_nothing_else() -> None:
     assert row.merged == row.cuts
 
 
+async def test_a_stop_finishes_the_merges_in_hand_and_takes_no_lease_of_tables_that_wait() -> None:
+    plant, tenants = Plant(), [f"tenant-{number}" for number in range(3 * TABLES_AT_ONCE)]
+
+    class StoppedInAMerge(InlineThreads):
+        async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+            if work is merge_step:
+                plant.stopping.set()
+            return await super().run(work, *args, **kwargs)
+
+    events = [seen({"summary": "A"}, 1, tenant_id=tenant) for tenant in tenants]
+    await plant.put(*events)
+    plant.threads = StoppedInAMerge()
+    await plant.run(seconds=600)
+    assert len([gained for gained in plant.said(LeaseGained) if gained.scope == SCOPE]) == TABLES_AT_ONCE
+    assert len(plant.histories.rows()) == TABLES_AT_ONCE
+    plant.threads = InlineThreads()
+    await plant.drain()
+    assert plant.histories.rows() == folded_rows(events, TABLES)
+
+
 async def test_a_part_that_its_hour_has_replaced_is_merged_from_there() -> None:
     plant = Plant(rules=Rules(cut_idle_s=30))
     plant.catalog_is_down = True
@@ -285,6 +320,18 @@ async def test_a_table_that_fails_holds_up_no_other() -> None:
     assert plant.histories.rows() == folded_rows(LATER[2:], TABLES)
     plant.broken_tables = set()
     await plant.run(60)
+    assert plant.histories.rows() == folded_rows([*HISTORY, *LATER[2:]], TABLES)
+
+
+async def test_a_table_that_waits_across_hours_keeps_every_cut_while_another_goes_on() -> None:
+    plant = Plant(now="2026-01-31T09:58:00.000000Z", rules=Rules(cut_idle_s=30))
+    plant.broken_tables = {"tickets"}
+    await plant.put(*HISTORY)
+    await plant.run(200)  # into the next hour
+    await plant.put(*LATER[2:])
+    await plant.run(200)
+    plant.broken_tables = set()
+    await plant.run(200)
     assert plant.histories.rows() == folded_rows([*HISTORY, *LATER[2:]], TABLES)
 
 

@@ -534,8 +534,26 @@ async def test_a_lost_memory_is_told_and_rebuilt_and_nothing_is_deleted_meanwhil
         world.vendor.drop("tickets", 2)
         done = await world.read()
         assert world.heard(MemoryLost)
-        assert (done.published, done.deleted) == (2, 0)
+        assert (done.published, done.deleted) == (4, 0)  # by the vendor's stamp, and as it was read
         assert (await world.read()).published == 0
+
+
+async def test_what_comes_back_under_its_old_stamp_while_the_memory_is_lost_is_there_again() -> None:
+    async with opened() as world:
+        filled(world)
+        await world.read()
+        kept = dict(world.vendor.lists["tickets"][2])
+        world.vendor.drop("tickets", 2)
+        world.clock.advance(86_400)
+        await world.read()
+        assert world.history(2)[-1][0] == "delete"
+        await world.objects.delete([key for key in world.objects.held if "/state/memory/" in key])
+        world.vendor.lists["tickets"][2] = kept
+        world.clock.advance(60)
+        await world.read()
+        op, at_time, evidence = world.history(2)[-1]
+        assert (op, evidence) == ("upsert", "read")
+        assert at_time > next(event[1] for event in world.history(2) if event[0] == "delete")
 
 
 async def test_a_stream_that_takes_nothing_moves_no_mark() -> None:

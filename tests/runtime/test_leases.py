@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from services.contracts.errors import FencedError, RetryableError
-from services.runtime.leases import Leases
-from tests.fakes import FakeChance, FakeClock, MemoryRows
+from services.contracts.errors import FencedError, NotFoundError, RetryableError, UnauthorizedError
+from services.runtime.leases import RENEWALS_PER_LEASE, Leases
+from tests.fakes import Call, FakeChance, FakeClock, MemoryRows
 
 LEASE_S = 10.0
 
@@ -203,3 +203,70 @@ async def test_what_is_let_go_for_another_is_left_to_it_and_after_a_lease_time_t
     assert await third.acquire("shards", "a") is None
     fleet.clock.advance(LEASE_S)
     assert await third.acquire("shards", "a") is not None
+
+
+async def test_a_row_that_a_renewal_made_again_takes_the_next_commit() -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    lease = await first.acquire("shards", "a")
+    assert lease is not None
+    await lease.commit({"position": "1"})
+    await lease.commit({"position": "2"})
+    renewing = asyncio.create_task(first.renew_forever())
+    await fleet.rows.delete("Leases", lease.key)
+    await fleet.clock.sleep(LEASE_S / 2)
+    renewing.cancel()
+    await lease.commit({"position": "3"})
+    row = await fleet.rows.get("Leases", lease.key)
+    assert row is not None
+    assert (row["position"], row["epoch"]) == ("3", lease.epoch)
+
+
+@pytest.mark.parametrize("error", [UnauthorizedError("expired"), NotFoundError("no table")])
+async def test_renewing_goes_on_whatever_one_renewal_meets(error: Exception) -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    lease = await first.acquire("shards", "a")
+    renewing = asyncio.create_task(first.renew_forever())
+    fleet.rows.fail_next("write", error)
+    await fleet.clock.sleep(LEASE_S * 3)
+    assert lease is not None
+    assert (renewing.done(), lease.lost.is_set()) == (False, False)
+    renewing.cancel()
+
+
+async def test_a_renewal_that_gets_no_answer_holds_up_neither_the_others_nor_its_own_end() -> None:
+    fleet = Fleet()
+
+    async def hang(call: Call) -> None:
+        if call.method == "write" and hanging:
+            hanging.pop()
+            await fleet.clock.sleep(LEASE_S * 9)
+
+    hanging: list[bool] = []
+    fleet.rows.before = hang
+    first = fleet.worker(1)
+    leases = [await first.acquire("shards", name) for name in "ab"]
+    hanging += [True]
+    renewing = asyncio.create_task(first.renew_forever())
+    await fleet.clock.sleep(LEASE_S * 3)
+    assert [lease is not None and lease.lost.is_set() for lease in leases] == [False, False]
+    hanging += [True] * 100
+    await fleet.clock.sleep(LEASE_S * 1.1)
+    assert [lease is not None and lease.lost.is_set() for lease in leases] == [True, True]
+    renewing.cancel()
+
+
+async def test_renewals_that_were_applied_and_not_answered_are_signs_of_life_each() -> None:
+    fleet = Fleet()
+    first = fleet.worker(1)
+    await first.acquire("shards", "a")
+    renewing = asyncio.create_task(first.renew_forever())
+    counters = []
+    fleet.rows.lose_next("write", times=2)
+    for _ in range(3):
+        await fleet.clock.sleep(LEASE_S / RENEWALS_PER_LEASE)
+        (row,) = [row async for row in fleet.rows.scan("Leases")]
+        counters.append(row["counter"])
+    renewing.cancel()
+    assert len(set(counters)) == len(counters)

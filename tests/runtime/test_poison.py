@@ -163,6 +163,16 @@ async def test_a_fatal_line_among_thousands_is_convicted_in_few_deaths_and_all_o
     assert next(event.deaths for event in shard.said if isinstance(event, PoisonSuspected)) == SUSPICIOUS_AFTER
 
 
+async def test_a_search_after_the_first_commit_still_tells_how_many_died() -> None:
+    shard = Shard({"1": 3})
+    for _ in range(SUSPICIOUS_AFTER):
+        await shard.worker()
+    lease, inquest = await shard.worker()
+    await lease.commit({"position": "0"})
+    await inquest.search(shard.suspects, shard.probe)
+    assert [event.deaths for event in shard.said if isinstance(event, PoisonSuspected)] == [SUSPICIOUS_AFTER]
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_several_fatal_lines_and_records_are_found_one_after_the_other(seed: int) -> None:
     chance = random.Random(seed)

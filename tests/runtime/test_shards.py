@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.contracts.errors import ConflictError, RetryableError
-from services.contracts.log import Event, Retried
+from services.contracts.log import Event, LeaseGained, Retried
 from services.contracts.names import Names
 from services.contracts.partitions import HASH_KEY_SPACE
 from services.contracts.ports import Entry, Row, Shard
-from services.runtime.leases import Lease
+from services.runtime.leases import STALL_MAX_S, Lease
 from services.runtime.provision import table_keys
 from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
@@ -277,3 +277,40 @@ async def test_what_was_let_go_for_a_worker_is_taken_by_it_also_beyond_its_even_
     taken: list[Lease] = []
     await share.turn(names, await second.leases.survey(scope), 10, taken.append)
     assert [lease.name for lease in taken] == [names[0]]
+
+
+async def test_work_that_waits_when_its_lease_is_lost_is_broken_off_and_begun_anew_once() -> None:
+    reader = Reader(shards=1)
+    at_work: list[Lease] = []
+
+    async def wait_for_ever(lease: Lease, _shard: Shard, _parents: Sequence[Row]) -> None:
+        at_work.append(lease)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            at_work.remove(lease)
+
+    runtime = reader.worker(1)
+    work = ShardWork(STREAM, "reader", runtime.streams, runtime.leases, reader.clock, runtime.emit, wait_for_ever)
+    running = asyncio.gather(work.run(asyncio.Event()), runtime.leases.renew_forever())
+    await reader.clock.sleep(20 * STALL_MAX_S)
+    assert len([event for event in reader.said if isinstance(event, LeaseGained)]) > 10
+    assert len(at_work) == 1
+    await end(running)
+
+
+async def test_a_drain_keeps_what_it_is_done_with_while_it_works_on_the_rest() -> None:
+    reader = Reader(shards=2)
+    runtime = reader.worker(1)
+
+    async def work(lease: Lease, shard: Shard, _parents: Sequence[Row]) -> None:
+        for _ in range(0 if shard.shard_id == FIRST else 10):
+            await reader.clock.sleep(STALL_MAX_S / 2)
+            lease.alive()
+
+    drained = ShardWork(STREAM, "reader", runtime.streams, runtime.leases, reader.clock, runtime.emit, work)
+    renewing = asyncio.ensure_future(runtime.leases.renew_forever())
+    held: list[Lease] = []
+    await drained.drain(asyncio.Event(), held)
+    assert [lease.lost.is_set() for lease in held] == [False, False]
+    await end(renewing)

@@ -14,15 +14,19 @@ What is where
     processes.py  `Process`: its own clocks, identity, leases, local state; killed, frozen, asked to stop
     vendor.py     the vendor and its customers
     world.py      `World`: all of it together, the supervisor of the processes, the weather (small faults at random)
-    faults.py     the injectors, one for each row of `../shared/faults.md`
+    faults.py     the injectors, one for each row of `../shared/faults.md`; more of them in faults_workers.py,
+                  faults_streams.py, faults_lake.py, faults_records.py; all of them: every_fault.py
+    real_tables.py  version tables in Iceberg instead of memory, for the faults that need snapshots
+    mutations.py  one mistake each in the services, to prove that it would be found (`--mutate`)
     oracle.py     I1, I2, I3, I5 from the logs and the vendor
     run.py        `simulate(seed, rows)`: plan, live, come to rest (I4), judge (I6), `Report`
 
 To inject a fault (see `faults.py`; an injector is `async def (world, random) -> None`, run beside the history)
-    @injector(row, emits=(Event, ...), reshards=False)    registers it: the plan takes rows in turn, tests use them all
+    @injector(row, emits=(Event, ...), reshards=False, prepare=None, every=1)    registers it: the plan takes rows in
+                                                          turn (one seed in `every`), tests use them all
     world.intercept(f)        f(call) -> Twist | None about every call of every process; returns what ends it
     ambush(world, row, matches, twist, times=, within_s=)  the next calls that match, counted; storm(...): for a time
-    Twist(delay_s, error, lost, late_s, kill="before"|"after", freeze_s)
+    Twist(delay_s, error, lost, late_s, kill="before"|"after", freeze_s, again)
     world.aws.streams.conditions                          refuses, starves, jitter_s, iterators_expired_at, on_...
     world.aws.streams.split / merge / reshard / trim / delete / create / held / open_shards / shard_of, _put (no quota)
     world.aws.rows.held / delete, world.aws.objects.held  an operator's hands: calls without a process, never at fault

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from typing import Final
 
 import msgspec
 
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import Figures, Report, rows_of, simulate
 
 CHUNK: Final = 25  # seeds of one subprocess
@@ -28,7 +30,9 @@ def main() -> int:
     seeds = list(range(int(first), int(last or first) + 1))
     if options.child:
         for seed in seeds:
-            sys.stdout.buffer.write(msgspec.json.encode(simulate(seed, options.rows, traced=options.trace)) + b"\n")
+            with MUTATIONS[options.mutate]() if options.mutate else nullcontext():
+                report = simulate(seed, options.rows, traced=options.trace)
+            sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
             sys.stdout.flush()
         return 0
     began = time.monotonic()
@@ -54,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="print everything that happened, every call")
     parser.add_argument("--every-row", action="store_true", help="fail if a row that was planned never struck")
     parser.add_argument("--digests", action="store_true", help="print a digest of each history")
+    parser.add_argument("--mutate", choices=sorted(MUTATIONS), help="with this mistake in the services (mutations.py)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -79,6 +84,8 @@ def _run(seeds: list[int], options: argparse.Namespace) -> list[Report]:
         command += ["--rows", ",".join(map(str, options.rows))]
     if options.trace:
         command.append("--trace")
+    if options.mutate:
+        command += ["--mutate", options.mutate]
     environment = dict(os.environ, PYTHONHASHSEED="0")  # noqa: TID251  what a subprocess inherits
     ended = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, timeout=SEED_S_MAX * len(seeds), check=False

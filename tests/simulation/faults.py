@@ -192,7 +192,10 @@ async def frozen_until_others_took_over(world: World, random: Random) -> None:
         for write in world.aws.rows.log[epochs:]
         if write.values.get("owner") and (write.key["scope"], write.key["name"]) in held and write.by != process.name
     ]
+    at = world.loop.now - 0.1
+    await asyncio.sleep(1.0)
     if taken and process.running:
+        world.struck_at.setdefault(3, at)
         world.strike(3, f"{process.name} thaws, {len(taken)} leases of its are {taken[0].by}'s")
 
 

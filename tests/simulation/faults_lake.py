@@ -1,7 +1,7 @@
 """More faults of what is kept: cuts, tables, memories, mappings, hours."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
@@ -13,13 +13,14 @@ from services.contracts.integration import CanonicalMapping
 from services.contracts.log import EventsTransformed, LeaseLost, MemoryLost
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import canonical_folder, hour_key, mapping_key
+from services.contracts.ports import Row
 from services.contracts.schema import CanonicalTable, Column
 from services.runtime.attributes import from_item
 from services.transformer.service import Transformer
 from tests.simulation.calls import Call, Twist
 from tests.simulation.faults import PATIENCE_S, ambush, injector
-from tests.simulation.faults_workers import beside
-from tests.simulation.oracle import _observed
+from tests.simulation.faults_workers import beside, starved
+from tests.simulation.oracle import Logs, _observed, unread
 from tests.simulation.processes import Process
 from tests.simulation.real_tables import RealTables, with_real_tables
 from tests.simulation.vendor import SERVICE, TABLES, TENANTS
@@ -27,7 +28,9 @@ from tests.simulation.world import World
 
 HOUR_S: Final = 3_600.0
 HOURS_DONE_MAX_S: Final = 150.0
-READERS: Final = 3
+SEEN_S: Final = 15.0  # a poll has seen a change by then
+LOOKS_PER_S: Final = 5
+EXPIRIES: Final = 4  # in one history
 
 
 # -- 27 ---------------------------------------------------------------------------------------------------------------
@@ -57,15 +60,19 @@ async def two_finish_one_recorded_cut(world: World, random: Random) -> None:
         return any(int(from_item(write.after).get("cuts") or 0) >= number for write in others)
 
     await _until(world, lambda: completed() or not process.frozen, PATIENCE_S)
-    if completed() and process.running and process.frozen:
-        world.strike(27, f"another completes cut {number} of {key['name']}, then {process.name} thaws")
+    at, is_twofold = world.loop.now, completed() and process.frozen
     await _until(world, lambda: not process.frozen, PATIENCE_S)
+    await asyncio.sleep(1.0)
+    if is_twofold and process.running:
+        world.struck_at.setdefault(27, at)
+        world.strike(27, f"another has completed cut {number} of {key['name']} when {process.name} thaws")
 
 
 async def _until(world: World, done: Any, seconds_max: float) -> bool:
-    until = world.loop.now + seconds_max
-    while not done() and world.loop.now < until:
-        await asyncio.sleep(0.2)
+    for _ in range(int(seconds_max * LOOKS_PER_S)):
+        if done():
+            return True
+        await asyncio.sleep(1 / LOOKS_PER_S)
     return bool(done())
 
 
@@ -97,89 +104,102 @@ async def two_workers_merge_one_table(world: World, random: Random) -> None:
         world,
         52,
         lambda call: call.name == "threads.run" and call.subject == merge_step.__name__,
-        lambda call: _starved(call.process, world.scale.lease_s * random.uniform(1.5, 2.5)),
+        lambda call: starved(call.process, world.scale.lease_s * random.uniform(1.5, 2.5)),
     )
 
 
-def _starved(process: Process, seconds: float) -> Twist:
-    """The whole process stands still before the work begins, and so does the work."""
-    process.freeze(seconds)
-    return Twist(delay_s=seconds + 0.001)
-
-
 # -- 54 ---------------------------------------------------------------------------------------------------------------
-@injector(54, prepare=with_real_tables, every=10)
+@injector(54, prepare=with_real_tables, every=50)
 async def snapshots_expire_during_reads_and_merges(world: World, random: Random) -> None:
-    """House is kept between a merge's reading and its commit, and while a reader holds the newest snapshot."""
+    """House is kept between a merge's reading and its commit, and while somebody reads the newest snapshot."""
     tables = world.histories
     assert isinstance(tables, RealTables)
-    readers: list[tuple[str, Any, list[dict[str, Any]]]] = []
-    left = 8
+    left = EXPIRIES
 
     def intercept(call: Call) -> Twist | None:
         nonlocal left
         if not left or call.name != "catalog.commit":
             return None
         tenant_id, _, name = call.subject.partition("/")
-        reading = tables.reader(tenant_id, name)
+        read = tables.reader(tenant_id, name)
+        before = read()
         removed = tables.keep_house(tenant_id, name)
         if removed:
             left -= 1
             world.strike(54, f"{removed} files go while {call.process.name} merges {call.subject}")
-            if reading is not None and len(readers) < READERS:
-                readers.append((call.subject, *reading))
+            if read() != before:
+                world.object("lost", f"a reader of {call.subject} does not find what it held on to")
         return None
 
     stop = world.intercept(intercept)
     try:
-        await _until(world, lambda: left == 0, 2 * PATIENCE_S)
+        await _until(world, lambda: left == 0, PATIENCE_S)
     finally:
         stop()
-    for subject, read, rows in readers:
-        if read() != rows:
-            world.object("lost", f"what a reader of {subject} held on to is no longer as it was")
 
 
 # -- 55 ---------------------------------------------------------------------------------------------------------------
 @injector(55, emits=(MemoryLost,))
 async def memory_removed(world: World, random: Random) -> None:
-    """Of a transformer's shard, and then perhaps of an extractor's endpoint: what a row names is gone, the owner too."""
-    for service in ("transformer", "extractor") if random.random() < 0.5 else ("transformer",):
-        held = [
-            (process, lease.key, key)
-            for process in world.alive(service)
-            for lease in process.runtime.leases.held
-            for key in await _memories(world, lease.key)
-        ]
-        if not held:
-            continue
-        process, at, key = random.choice(held)
-        met = asyncio.Event()
-
-        def intercept(call: Call, key: str = key, met: asyncio.Event = met) -> Twist | None:
-            if call.name == "objects.get" and call.subject == key and not met.is_set():
-                met.set()
-                world.strike(55, f"{call.process.name} does not find {key}")
-            return None
-
-        world.aws.objects.held.pop(key, None)
-        world.note("operator", "deletes", f"{key}, of {at}")
-        process.kill()
-        stop = world.intercept(intercept)
-        await _until(world, met.is_set, PATIENCE_S)
-        stop()
-
-
-async def _memories(world: World, key: Mapping[str, str]) -> list[str]:
-    """Objects that a lease row, or the rows of what it is a lease on, name as memory."""
-    rows = [await world.aws.rows.get(world.names.leases, dict(key)) or {}]
-    if SERVICE in key["name"]:
+    """What a row names as memory is gone, and so is the process that had it."""
+    if random.random() < 0.6:
+        rows = await world.aws.rows.rows(world.names.leases)
+        await _remove_memory(world, random, "transformer", [row for row in rows if row.get("state")])
+        return
+    # Of what vanished before all was read again nobody remembers that it ever was, and of what came back, that it had
+    # vanished: no sweep tells of either.
+    world.vendor.vanishing = world.vendor.old_stamps = False
+    try:
+        logs = Logs(world)
+        if not await _until(world, lambda: _is_swept(world, logs), 2 * PATIENCE_S):
+            return
+        began = world.clock.now()
         rows = await world.aws.rows.rows(world.names.last_updated)
-    return sorted(
-        segment["key"]
-        for row in rows
-        for segment in (row.get("state") or row.get("memory") or [])
-        if segment["key"] in world.aws.objects.held
+        await _remove_memory(world, random, "extractor", [row for row in rows if row.get("segments")])
+        await _until(world, lambda: _is_read_again(world, logs, began), 2 * PATIENCE_S)
+    finally:
+        world.vendor.vanishing = True
+
+
+async def _remove_memory(world: World, random: Random, service: str, rows: Sequence[Row]) -> None:
+    keys = [segment["key"] for row in rows for segment in row.get("state") or row.get("segments") or []]
+    keys = [key for key in keys if key in world.aws.objects.held]
+    if not keys:
+        return
+    key, struck = random.choice(keys), asyncio.Event()
+
+    def intercept(call: Call) -> Twist | None:
+        if call.name == "objects.get" and call.subject == key and not struck.is_set():
+            struck.set()
+            world.strike(55, f"{call.process.name} does not find {key}")
+        return None
+
+    del world.aws.objects.held[key]
+    world.note("operator", "deletes", key)
+    stop = world.intercept(intercept)
+    for process in world.alive(service):
+        process.kill()
+    await _until(world, struck.is_set, PATIENCE_S)
+    stop()
+
+
+def _is_swept(world: World, logs: Logs) -> bool:
+    """Nothing is unread but what changed just now."""
+    logs.update()
+    late = world.clock.ago(SEEN_S)
+    for name in unread(world, logs):
+        tenant_id, endpoint, record_id = name.split("/")
+        if "deleted" in record_id or world.vendor.records[tenant_id, endpoint][int(record_id)]["updated"] < late:
+            return False
+    return True
+
+
+def _is_read_again(world: World, logs: Logs, since: str) -> bool:
+    """Every record of at least one endpoint was published since."""
+    logs.update()
+    seen = {(event.tenant_id, event.endpoint, event.record_id) for event in logs.raw if event.observed_at > since}
+    return any(
+        all((*at, str(record_id)) in seen for record_id in records) for at, records in world.vendor.records.items()
     )
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 
 from services.contracts.errors import ThrottledError
 from services.contracts.log import LeaseRestored
 from tests.simulation.calls import Call, Twist
-from tests.simulation.faults import PATIENCE_S, a_process, injector
+from tests.simulation.faults import PATIENCE_S, a_process, injector, is_commit
 from tests.simulation.processes import Process, Service
 from tests.simulation.world import WORK, World
 
@@ -17,9 +17,10 @@ TWIN_STOPS_S = 30.0
 
 
 @asynccontextmanager
-async def beside(world: World, service: str, name: str, work: Service) -> AsyncIterator[Process]:
-    """One more process of a service, as long as the block lasts; then it is asked to stop."""
-    process = Process(world, service, name, 0.0, work)
+async def beside(world: World, service: str, name: str, work: Service, mark: str = "") -> AsyncIterator[Process]:
+    """One more process of a service, as long as the block lasts; then it is asked to stop. `mark` tells it in the
+    trace from another of its name."""
+    process, name = Process(world, service, f"{name}{mark}", 0.0, work), f"{name}{mark}"
     world.processes[name] = process
     world.note(process.name, "start", "beside the others")
     running = asyncio.ensure_future(process.run())
@@ -39,12 +40,12 @@ async def beside(world: World, service: str, name: str, work: Service) -> AsyncI
 async def two_workers_that_are_the_same_in_everything(world: World, random: Random) -> None:
     """Two processes of one name start at one instant; only what they draw for themselves tells them apart."""
     service = random.choice(sorted(WORK))
-    async with beside(world, service, f"{service}-twin", WORK[service]) as one:
-        async with beside(world, service, f"{service}-twin ", WORK[service]) as other:
-            world.strike(4, f"two of {service} that are the same")
-            if one.runtime.leases.worker == other.runtime.leases.worker:
-                world.object("wrong", "two workers have one identity")
-            await asyncio.sleep(random.uniform(10.0, 25.0))
+    work, name = WORK[service], f"{service}-twin"
+    async with beside(world, service, name, work) as one, beside(world, service, name, work, "'") as other:
+        world.strike(4, f"two of {service} that are the same")
+        if one.runtime.leases.worker == other.runtime.leases.worker:
+            world.object("wrong", "two workers have one identity")
+        await asyncio.sleep(random.uniform(10.0, 25.0))
     processes = defaultdict[str, set[str]](set)
     for write in world.aws.rows.log:
         if write.values.get("owner") is not None:
@@ -96,6 +97,7 @@ async def _delete_row(world: World, owner: Process, key: dict[str, str]) -> None
             return
     finally:
         stop()
+    world.struck_at.setdefault(7, at)  # it was told of before we saw it
     world.strike(7, f"the row {key['name']} of {owner.name} was gone for {world.loop.now - at:.1f} s")
     if after.get("position") is None and before.get("position") is not None:
         world.object("wrong", f"the row of {key['name']} is there again, without its position")
@@ -104,7 +106,9 @@ async def _delete_row(world: World, owner: Process, key: dict[str, str]) -> None
 # -- 25 ---------------------------------------------------------------------------------------------------------------
 @injector(25)
 async def condition_fails_because_it_was_met_already(world: World, random: Random) -> None:
-    """The write takes effect, its answer is lost, the library writes again by itself, and that is refused."""
+    """The write takes effect, its answer is lost, the library writes again by itself, and that is refused; and a commit
+    that had left before its owner froze arrives when another owns the row."""
+    await _commit_arrives_too_late(world, random)
     left = random.randint(2, 6)
 
     def intercept(call: Call) -> Twist | None:
@@ -128,3 +132,33 @@ async def condition_fails_because_it_was_met_already(world: World, random: Rando
                     process.stop()
     finally:
         stop()
+
+
+async def _commit_arrives_too_late(world: World, random: Random) -> None:
+    met: list[Call] = []
+
+    def intercept(call: Call) -> Twist | None:
+        if met or not is_commit(call) or call.process.frozen:
+            return None
+        met.append(call)
+        return starved(call.process, world.scale.lease_s * random.uniform(2.0, 3.0))
+
+    stop, log = world.intercept(intercept), len(world.aws.rows.log)
+    try:
+        for _ in range(int(PATIENCE_S)):
+            await asyncio.sleep(1.0)
+            if met and not met[0].process.frozen:
+                break
+    finally:
+        stop()
+    others = [
+        write for write in world.aws.rows.log[log:] if met and write.key == met[0].key and write.values.get("owner")
+    ]
+    if others and met[0].process.running:
+        world.strike(25, f"a commit of {met[0].process.name} arrives when {met[0].key['name']} is {others[-1].by}'s")
+
+
+def starved(process: Process, seconds: float) -> Twist:
+    """The whole process stands still, and what it has just begun with it."""
+    process.freeze(seconds)
+    return Twist(delay_s=seconds + 0.001)

@@ -21,7 +21,7 @@ from services.contracts.ports import Row
 from services.contracts.rows import folded_rows
 from services.runtime.attributes import from_item
 from services.runtime.envelopes import unseal
-from tests.simulation.vendor import TABLES
+from tests.simulation.vendor import POISON_ID, TABLES
 from tests.simulation.world import World
 
 SHOWN_MAX: Final = 3  # of what differs, in a finding
@@ -155,6 +155,7 @@ def judge(world: World, logs: Logs) -> list[Finding]:
         *_judge_files(world, logs),
         *_judge_tables(world, logs),
         *_judge_leases(world),
+        *_judge_parents(world),
     ]
 
 
@@ -267,7 +268,7 @@ def _judge_history(world: World, at: tuple[str, str], rows: list[dict[str, Any]]
             if earlier["valid_to"] is None or earlier["valid_to"] > later["valid_from"]:
                 yield Finding("doubled", f"{tenant_id}/{name}/{record_id} has versions that overlap")
     current = {row["record_id"]: row for row in rows if row["is_current"]}
-    for record_id in sorted({*now, *current}):
+    for record_id in sorted({*now, *current} - {str(POISON_ID)}):
         if record_id not in current:
             yield Finding("lost", f"{tenant_id}/{name}/{record_id} is not in the table")
         elif record_id not in now:
@@ -281,11 +282,16 @@ def _ever(world: World, tenant_id: str, name: str, record_id: str) -> list[dict[
 
 
 def _compared(where: str, expected: set[Any], there: set[Any]) -> Iterator[Finding]:
-    missing, extra = expected - there, there - expected
+    missing, extra = ({one for one in some if not _is_poison(one)} for some in (expected - there, there - expected))
     if missing:
         yield Finding("lost", f"{len(missing)} of {len(expected)} are not {where}: {_shown(missing)}")
     if extra:
         yield Finding("wrong", f"{len(extra)} {where} that should not be: {_shown(extra)}")
+
+
+def _is_poison(fact: Fact) -> bool:
+    """Of the record that may be among the dead letters instead."""
+    return str(POISON_ID) in fact
 
 
 def _shown(some: set[Any]) -> str:
@@ -301,7 +307,10 @@ def _judge_leases(world: World) -> Iterator[Finding]:
         name = (write.key["scope"], write.key["name"])
         after = from_item(write.after)
         if after.get("owner") is not None:
-            owners.setdefault((*name, int(after["epoch"])), set()).add(after["owner"])
+            at = (*name, int(after["epoch"]))
+            if "owner" in write.values and write.expect.get("epoch", at) is None:
+                owners.pop(at, None)  # the first owner of a new row, whatever there was under this name
+            owners.setdefault(at, set()).add(after["owner"])
         position = int(after.get("position") or 0)
         if position < positions.get(name, 0):
             yield Finding("wrong", f"{write.by} moved the position of {'/'.join(name)} back at {write.at:.3f}")
@@ -309,3 +318,23 @@ def _judge_leases(world: World) -> Iterator[Finding]:
     for (scope, lease, epoch), known in owners.items():
         if len(known) > 1:
             yield Finding("wrong", f"{len(known)} owners had epoch {epoch} of {scope}/{lease}")
+
+
+def _judge_parents(world: World) -> Iterator[Finding]:
+    """No group commits anything of a shard before it has ended the shards that this one came from."""
+    parents: dict[tuple[str, str], tuple[str, ...]] = {}
+    for stream in (world.names.raw_stream, world.names.canonical_stream):
+        info = world.aws.streams._describe(stream)
+        parents |= {(f"{stream}/{info.created}", shard.shard_id): shard.parents for shard in info.shards}
+    ended: set[tuple[str, str]] = set()
+    begun: set[tuple[str, str]] = set()
+    for write in world.aws.rows.log:
+        scope, name = write.key["scope"], write.key["name"]
+        if write.values.get("ended"):
+            ended.add((scope, name))
+        if "position" not in write.values or (scope, name) in begun:
+            continue
+        begun.add((scope, name))
+        early = [parent for parent in parents.get((scope.partition("/")[2], name), ()) if (scope, parent) not in ended]
+        if early:
+            yield Finding("wrong", f"{write.by} read {scope} {name} before {' and '.join(early)} had ended")

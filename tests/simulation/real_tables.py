@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from services.compactor.iceberg import Warehouse
 from services.compactor.layout import Limits
 from services.compactor.local_table import local_warehouse, version_rows
@@ -46,19 +48,21 @@ class RealTables:
         history = self._warehouse.history(tenant_id, self._held[tenant_id, name].table)
         return history.maintain(utc_text(datetime.now(UTC)))
 
-    def reader(self, tenant_id: str, name: str) -> tuple[Callable[[], list[Row]], list[Row]] | None:
-        """Who reads the newest snapshot, again and again, and what it holds now."""
+    def reader(self, tenant_id: str, name: str) -> Callable[[], list[Row]]:
+        """Reads the snapshot that is the newest now, whenever it is asked."""
         held = self._warehouse.load(tenant_id, name)
-        if held is None or held.current_snapshot() is None:
-            return None
 
         def read() -> list[Row]:
+            if held is None:
+                return []
             found = held.scan().to_arrow().select(["record_id", "valid_from", "record_hash"]).to_pylist()
             return sorted(found, key=lambda row: (row["record_id"], row["valid_from"]))
 
-        return read, read()
+        return read
 
 
 def with_real_tables(world: World) -> None:
-    """From its start, a world has these tables."""
+    """From its start, a world has these tables, and merges often."""
+    rules = msgspec.structs.replace(world.scale.rules, cut_age_max_s=8.0, cut_idle_s=4.0)
+    world.scale = msgspec.structs.replace(world.scale, rules=rules)
     world.histories = RealTables(world.resources.enter_context(local_warehouse(LIMITS)))

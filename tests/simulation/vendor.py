@@ -27,6 +27,7 @@ SITE: Final = "https://desk.example"
 # Whose partitions lie in four different quarters of the hash keys, so that four shards have work from the start.
 TENANTS: Final = ("initech", "tyrell")
 PAGE: Final = 25
+POISON_ID: Final = 666_666  # of the one record that no customer touches
 
 TICKETS: Final = CanonicalTable(
     "tickets",
@@ -91,6 +92,8 @@ class Vendor:
         self.records: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self.ever: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         self.changes = 0
+        self.old_stamps = True  # does what is restored come back under its old stamp, sometimes?
+        self.vanishing = True  # do customers delete and restore?
         self._now, self._random, self._tell = now, random, tell
         self._deleted: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self._last_id = 0
@@ -107,18 +110,23 @@ class Vendor:
         """One change somewhere."""
         tenant_id, name = self._random.choice(TENANTS), self._random.choice(list(TABLES))
         living, deleted = self.records[tenant_id, name], self._deleted[tenant_id, name]
+        changeable = [record_id for record_id in living if record_id != POISON_ID]
         dice = self._random.random()
-        if dice < 0.25 or not living:
+        if dice < 0.25 or not changeable:
             self.create(tenant_id, name)
-        elif dice < 0.35:
-            record_id = self._random.choice(list(living))
+        elif dice < 0.35 and self.vanishing:
+            record_id = self._random.choice(changeable)
             deleted[record_id] = living.pop(record_id)
             self._tell(f"{tenant_id}/{name}/{record_id} is deleted")
             self.changes += 1
-        elif dice < 0.40 and deleted:
+        elif dice < 0.40 and deleted and self.vanishing:
             self._restore(tenant_id, name, self._random.choice(list(deleted)))
         else:
-            self._put(tenant_id, name, self._random.choice(list(living)))
+            self._put(tenant_id, name, self._random.choice(changeable))
+
+    def poison(self, tenant_id: str, name: str) -> None:
+        """The record that is named by POISON_ID."""
+        self._put(tenant_id, name, POISON_ID)
 
     def _put(self, tenant_id: str, name: str, record_id: int) -> None:
         content = {
@@ -133,7 +141,7 @@ class Vendor:
     def _restore(self, tenant_id: str, name: str, record_id: int) -> None:
         """It is back, as vendors do it: under a new stamp, or under its old one."""
         content = self._deleted[tenant_id, name].pop(record_id)
-        if self._random.random() < 0.5:
+        if self._random.random() < 0.5 or not self.old_stamps:
             content = {**content, "updated": self._stamp()}
         self._show(tenant_id, name, record_id, content)
 

@@ -122,9 +122,9 @@ class World:
         found = (process for _, process in sorted(self.processes.items()))
         return [process for process in found if process.running and service in ("", process.service)]
 
-    def intercept(self, interceptor: Interceptor) -> Callable[[], None]:
-        """Ask it about every call from now on; what it returns puts an end to it."""
-        self._interceptors.append(interceptor)
+    def intercept(self, interceptor: Interceptor, *, first: bool = False) -> Callable[[], None]:
+        """Ask it about every call from now on, `first` of all; what it returns puts an end to it."""
+        self._interceptors.insert(0 if first else len(self._interceptors), interceptor)
         return lambda: self._interceptors.remove(interceptor)
 
     @staticmethod

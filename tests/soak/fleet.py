@@ -1,6 +1,7 @@
 """A fleet of real processes on the embedded AWS, a vendor that lives, and an observer of the lease table."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -69,8 +70,13 @@ class Watch:
         self.rows: dict[At, Row] = {}
         self.tenures: dict[At, list[Tenure]] = {}
         self.backwards: list[str] = []  # positions that a later look found before those of an earlier one
+        self._looking = asyncio.Lock()  # of two at once, the one that ends last may have seen less
 
     async def look(self) -> dict[At, Row]:
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> dict[At, Row]:
         runtime, found = self._runtime, dict[At, Row]()
         began = runtime.clock.monotonic()
         for scope in await self._scopes():
@@ -143,8 +149,12 @@ class Fleet:
         for name in names:
             arguments = [name.partition("-")[0], "--until-stdin-closes", *self._options]
             program = Program(name, arguments, self._logs / f"{name}.log", self._environment)
-            child = self.children[name] = Child(program, self._clock, lambda _: None)
+            child = self.children[name] = Child(program, self._clock, self._ended)
             self._running[name] = asyncio.create_task(child.run())
+
+    def _ended(self, note: str) -> None:
+        if signal.SIGKILL.name not in note:  # nobody ends by itself
+            self.notes.append(note)
 
     async def stop(self, *names: str) -> None:
         """SIGTERM, and no new start."""
@@ -191,6 +201,9 @@ class Yard:
         self.runtime = plant.world.runtime
         self.clock = self.runtime.clock
         self.changes = 0
+        self.orphaned: set[tuple[At, int]] = (
+            set()
+        )  # epochs whose owner was killed: whoever bears its name now is not it
 
     async def live(self) -> None:
         """The customers at work, until cancelled."""
@@ -219,7 +232,7 @@ class Yard:
     async def busiest(self, service: str) -> tuple[str, dict[At, int]]:
         """The process of a service that holds most at this moment, and what that is."""
         rows = await self.watch.look()
-        held = {name: self.fleet.held(name, rows) for name in self.fleet.sharing[service]}
+        held = {name: dict(self.fleet.held(name, rows).items() - self.orphaned) for name in self.fleet.sharing[service]}
         return max(held.items(), key=lambda one: len(one[1]))
 
     async def differences(self) -> list[str]:

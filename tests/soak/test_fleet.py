@@ -102,6 +102,7 @@ async def killed(made: Yard) -> list[Ended]:
         at = made.clock.monotonic()
         made.fleet.children[name].kill()
         kills.append(Ended(name, at, held))
+        made.orphaned |= held.items()
         await made.clock.sleep(KILL_EVERY_S)
     return kills
 

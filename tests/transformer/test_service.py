@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -19,13 +20,19 @@ from services.contracts.log import (
     RecordsRejected,
 )
 from services.contracts.partitions import HASH_KEY_SPACE, Partition
+from services.contracts.ports import Entry, Put
 from services.runtime.envelopes import seal
+from services.runtime.lanes import Bounds
+from services.runtime.leases import STALL_MAX_S
+from services.runtime.publisher import Publisher
+from services.runtime.runtime import Runtime
 from services.transformer.shard import COMMIT_ATTEMPTS_MAX, Limits
 from tests.fakes import Call
 from tests.transformer.world import (
     FIELDS,
     LEASE_S,
     NAMES,
+    Worker,
     World,
     facts,
     files,
@@ -541,3 +548,75 @@ async def test_nobody_transforms_where_every_shard_could_be_leased_and_a_worker_
         await worker.ports.clock.sleep(1)
         assert not await world.worker().resting()
     assert await world.worker().resting()  # it was killed: its leases are free after a while
+
+
+# -- a canonical stream that is down or slow --------------------------------------------------------------------------
+def narrow(world: World, lane_bytes_max: int) -> Worker:
+    """A worker whose publisher holds little, and which publishes little at a time."""
+
+    class Narrow(Runtime, frozen=True):
+        def publisher(self, stream: str) -> Publisher:
+            bounds = Bounds(lane_bytes_max=lane_bytes_max)
+            return Publisher(stream, self.streams, self.objects, self.clock, self.chance, self.emit, bounds)
+
+    runtime = world.runtime()
+    ports = {name: getattr(runtime, name) for name in runtime.__struct_fields__}
+    return Worker(Narrow(**ports), files(), Limits(output_bytes_max=3_000, slice_bytes_max=3_000))
+
+
+async def test_row_24_what_is_given_up_while_it_waits_for_room_is_not_taken_for_stored() -> None:
+    world = World(shards=1)
+    wanted = {str(number) for number in range(100)}
+    for number in wanted:
+        await world.publish(ticket(number, summary="x" * 500, tenant=f"t{number}"), together=1)
+
+    async def refuse(call: Call) -> None:
+        if down and (call.method, call.subject) == ("put", NAMES.canonical_stream):
+            raise RetryableError("down")
+
+    down, world.streams.before = True, refuse
+    async with narrow(world, lane_bytes_max=5_000).running():
+        await world.clock.sleep(150)  # longer than a publisher tries
+        assert [row.get("position") for row in (await world.lease_rows()).values()] == [None]
+        down = False
+        await world.clock.sleep(300)
+    assert {event.record_id for event in world.canonical()} == wanted
+
+
+async def test_row_21_a_slow_shard_of_the_canonical_stream_costs_no_lease_and_nothing_twice() -> None:
+    world = World(shards=1)
+    for number in range(60):
+        await world.publish(ticket(str(number), summary="x" * 500, tenant=f"t{number}"), together=1)
+    put, free_at = world.streams.put, 0.0
+
+    async def slow(stream: str, entries: Sequence[Entry]) -> list[Put]:
+        """One entry now and then: a lane takes longer than a stalled owner may."""
+        nonlocal free_at
+        taken = 0 if world.clock.monotonic() < free_at else 1
+        if taken:
+            free_at = world.clock.monotonic() + STALL_MAX_S / 10
+        refused = [Put(error="ProvisionedThroughputExceededException")] * (len(entries) - taken)
+        return [*(await put(stream, entries[:taken]) if taken else []), *refused]
+
+    world.streams.put = slow  # type: ignore[method-assign]
+    async with narrow(world, lane_bytes_max=20_000).running():
+        await world.clock.sleep(60 * STALL_MAX_S / 10 * 1.5)
+    assert (len(world.canonical()), world.of(LeaseLost)) == (60, [])
+
+
+async def test_what_a_shard_that_was_let_go_had_on_its_way_is_not_sent_any_more() -> None:
+    world = World(shards=1)
+    await world.publish(ticket("1"))
+
+    async def refuse(call: Call) -> None:
+        if (call.method, call.subject) == ("put", NAMES.canonical_stream):
+            raise RetryableError("down")
+
+    world.streams.before = refuse
+    worker = world.worker(limits=EVERY_BATCH)
+    async with worker.running():
+        await world.clock.sleep(10)
+        await worker.stop()
+        world.streams.before = nothing
+        await world.clock.sleep(60)
+        assert world.canonical() == []

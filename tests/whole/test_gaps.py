@@ -12,7 +12,7 @@ import pytest
 
 from services.compactor import parquet
 from services.compactor.cuts import Rules
-from services.compactor.healing import Healing, Round
+from services.compactor.healing import LEASE_SCOPE, Healing, Round
 from services.compactor.service import Compactor
 from services.contracts.errors import RetryableError
 from services.contracts.gaps import Gap, GapRules, Policy
@@ -342,3 +342,36 @@ async def test_row_31_what_was_left_unread_of_a_canonical_stream_that_was_made_a
             await works.heal()
         assert await works.gaps() == NOTHING_IS_MISSING
         assert works.lake == EVERYTHING
+
+
+async def missed(works: Mill) -> None:
+    """The transformer has lost what only the raw archive still holds."""
+    await works.change(0.9, n1="B", n2="B")
+    await works.compact()
+    await works.change(0.5, n1="C")
+    await works.all()
+
+
+async def test_row_29_healing_that_cannot_publish_ends_at_once_when_it_is_to_stop() -> None:
+    async with mill() as works:
+        await missed(works)
+        works.world.streams.fail_next("put", RetryableError("down"), times=1_000)
+        runtime, stopping = works.world.runtime(), asyncio.Event()
+        running = asyncio.ensure_future(Healing(runtime, works.world.mappings.integrations, works.rules).run(stopping))
+        await runtime.clock.sleep(5)
+        stopped_at = runtime.clock.monotonic()
+        stopping.set()
+        await running
+        assert runtime.clock.monotonic() - stopped_at < 1
+        rows = [row async for row in runtime.rows.query(NAMES.leases, {"scope": LEASE_SCOPE})]
+        assert [row.get("owner") for row in rows] == [None]
+
+
+async def test_row_30_a_file_of_the_archive_that_cannot_be_read_holds_up_its_gap_and_nothing_else() -> None:
+    async with mill() as works:
+        await missed(works)
+        objects = works.world.objects.held
+        objects[next(key for key in sorted(objects) if "/raw/" in key)] = b"no Parquet"
+        waiting = (await works.heal()).waiting
+        assert {gap.name for gap in await works.gaps()} == set(waiting)
+        assert set(waiting.values()) == {"internal error: ArrowInvalid"}
