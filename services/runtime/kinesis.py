@@ -52,9 +52,15 @@ class KinesisStreams:
         where = {"ShardIteratorType": "TRIM_HORIZON"}
         if after is not None:
             where = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
-        answer = await self._client.call(
-            "get_shard_iterator", f"{stream}/{shard_id}", StreamName=stream, ShardId=shard_id, **where
-        )
+        try:
+            answer = await self._client.call(
+                "get_shard_iterator", f"{stream}/{shard_id}", StreamName=stream, ShardId=shard_id, **where
+            )
+        except FatalError as err:
+            if err.code != "bad_value" or after is None:
+                raise
+            # A sequence number of another life of the stream: whoever holds it must look anew.
+            raise NotFoundError(f"{stream}/{shard_id} knows no position {after}") from err
         return str(answer["ShardIterator"])
 
     async def read(self, stream: str, iterator: str, limit: int) -> Page:

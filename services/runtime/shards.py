@@ -178,6 +178,7 @@ class ShardWork:
         try:
             found = await self._ready_shards()
             if self._share is None or self._share.scope != found.scope:
+                await self._abandon()
                 self._share = Share(self._leases, found.scope)
             room = SHARDS_MAX - len(self._tasks)
             names = [name for name in found.shards if not self._is_ending(found.scope, name)]
@@ -189,6 +190,12 @@ class ShardWork:
         """Its lease is lost and the work on it not at its end yet: one shard never has two tasks here."""
         task = self._tasks.get(shard_id)
         return task is not None and not task.done() and self._leases.holds(scope, shard_id) is None
+
+    async def _abandon(self) -> None:
+        """The stream was made anew under its name: shards may have the names of former ones, and are others."""
+        working = list(self._tasks.values())
+        self._tasks.clear()
+        await cancelled(working)
 
     def _start(self, found: "_Found", lease: Lease) -> None:
         shard = found.shards[lease.name]

@@ -171,6 +171,23 @@ async def test_a_stream_that_goes_away_under_us_and_comes_back_is_read_on() -> N
     assert reader.read == ["old", "new"]
 
 
+async def test_a_stream_made_anew_between_two_looks_is_read_by_its_new_rows_alone() -> None:
+    reader = Reader(shards=1)
+    await reader.put("old")
+    running = reader.start(1)
+    await reader.clock.sleep(30)
+    reader.streams.delete(STREAM)
+    reader.streams.create(STREAM, 1)
+    await reader.clock.sleep(30)
+    await reader.put("new")
+    await reader.clock.sleep(30)
+    await end(running)
+    assert reader.read == ["old", "new"]
+    rows = {row["scope"]: row["position"] async for row in reader.rows.scan(NAMES.leases)}
+    former, present = [rows[scope] for scope in sorted(rows)]
+    assert int(former) < int(present)
+
+
 async def test_a_second_and_a_third_worker_get_an_even_share_and_nothing_is_read_twice() -> None:
     reader = Reader(shards=6)
     first = reader.start(1)

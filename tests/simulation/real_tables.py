@@ -40,7 +40,9 @@ class RealTables:
         return self._held
 
     def __call__(self, tenant_id: str, table: CanonicalTable) -> MaintainedTables:
-        self._held.setdefault((tenant_id, table.table), RealTable(self._warehouse, tenant_id, table)).table = table
+        held = self._held.setdefault((tenant_id, table.table), RealTable(self._warehouse, tenant_id, table))
+        if len(table.columns) > len(held.table.columns):  # columns are only added: the widest reads all there is
+            held.table = table
         return self._warehouse.history(tenant_id, table)
 
     def keep_house(self, tenant_id: str, name: str) -> int:
