@@ -36,12 +36,16 @@ THROTTLED: Final = "ProvisionedThroughputExceededException"
 
 
 class Quotas(msgspec.Struct, frozen=True):
-    """Of one shard and second: AWS's own. Kinesis developer guide, "Quotas and limits"."""
+    """Of one shard and second: AWS's own. Kinesis developer guide, "Quotas and limits".
+
+    `trims` by retention: else that is an operator's hand (`SimStreams.trim`), at a moment of a fault's choosing.
+    """
 
     write_bytes: int = 1 << 20
     write_records: int = 1_000
     reads: int = 5
     read_bytes: int = 2 << 20
+    trims: bool = False
 
 
 class AwsClock(FakeClock):
@@ -262,7 +266,8 @@ class SimStreams(Simulated, MemoryStreams):
         return page
 
     def _first(self, records: list[Record], after: int) -> int:
-        """Retention is an operator's hand here: `trim`."""
+        if self.quotas.trims:
+            return super()._first(records, after)
         return bisect_right(records, after, key=_number)
 
     def _take(self, stream: str, shard_id: str, what: str, amount: float) -> bool:

@@ -30,7 +30,7 @@ ACTIVE_POLL_S: Final = 0.005
 ACTIVE_POLLS_MAX: Final = 2_000
 BEGAN: Final = "2026-01-01T00:00:00.000000Z"
 # What is never throttled, as no emulator throttles: a contract says what follows from a call, not how often one may.
-UNLIMITED: Final = Quotas(write_bytes=1 << 40, write_records=1 << 30, reads=1 << 30, read_bytes=1 << 40)
+UNLIMITED: Final = Quotas(write_bytes=1 << 40, write_records=1 << 30, reads=1 << 30, read_bytes=1 << 40, trims=True)
 
 
 IN_MEMORY: Final = ("memory", "simulated")
