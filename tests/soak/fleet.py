@@ -201,9 +201,8 @@ class Yard:
         self.runtime = plant.world.runtime
         self.clock = self.runtime.clock
         self.changes = 0
-        self.orphaned: set[tuple[At, int]] = (
-            set()
-        )  # epochs whose owner was killed: whoever bears its name now is not it
+        # Epochs whose owner was killed: whoever bears its name now is not it.
+        self.orphaned: set[tuple[At, int]] = set()
 
     async def live(self) -> None:
         """The customers at work, until cancelled."""
