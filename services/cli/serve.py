@@ -21,6 +21,7 @@ from services.runtime.settings import Settings, inherited_environment, own_varia
 app = typer.Typer()
 
 UP_FOLDER: Final = Path(".avesa")
+SHARDS_MIN: Final = 2
 WORKERS_MAX: Final = 8  # of each service on one machine: 24 processes
 WATCH_S: Final = 1.0
 
@@ -207,7 +208,7 @@ async def _up(
     stopping = asyncio.Event()
     install_signals(stopping)
     clock, logs = SystemClock(), UP_FOLDER / "logs"
-    async with _aws(screen, place, port, embedded) as aws:
+    async with _aws(screen, place, port, embedded, workers) as aws:
         screen.standing = ""
         children = service_children(logs, {**aws.environment, **own}, options, clock, screen.note, workers)
         running = [asyncio.create_task(child.run()) for child in children]
@@ -230,7 +231,7 @@ async def _up(
 
 
 @asynccontextmanager
-async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -> AsyncIterator[_Aws]:
+async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool, workers: int) -> AsyncIterator[_Aws]:
     """The environment in which children find the AWS that is meant; the embedded one is stopped last."""
     settings = Settings.from_environment(
         environment=place.environment, region=place.region, profile=place.profile or variable("AWS_PROFILE")
@@ -253,7 +254,7 @@ async def _aws(screen: Screen, place: Place, port: int | None, embedded: bool) -
         aws = await asyncio.to_thread(EmbeddedAws.start, UP_FOLDER / "aws", port=port)
     settings = Settings.embedded(aws.url, environment=place.environment or "dev")
     try:
-        await ensure(settings)
+        await ensure(settings, shards=max(SHARDS_MIN, workers))  # of streams that are not there yet
         UP_FILE.write_bytes(msgspec.json.encode(Up(aws.url, settings.environment)))
         screen.note(f"embedded AWS at {aws.url}; its data lie in {aws.directory} and survive a restart")
         yield _Aws(embedded_environment(settings, **own_variables()), lambda: aws.running)

@@ -19,6 +19,7 @@ from services.compactor.hours import Hours
 from services.compactor.merging import Histories, Merging
 from services.compactor.tables import Tables
 from services.contracts.integration import Integration
+from services.contracts.log import ServiceStarted, ServiceStopped
 from services.contracts.ports import Row, Shard
 from services.contracts.schema import CanonicalTable
 from services.runtime.leases import Lease, all_alive
@@ -53,7 +54,10 @@ class Compactor:
         Errors: FatalError that no retry can cure.
         """
         shards = [self._shards(stream, partial(self._work, kind)).run for kind, stream in self._streams.items()]
+        worker, emit = self._runtime.leases.worker, self._runtime.emit
+        emit(ServiceStarted(service=SERVICE, worker=worker))
         await run_together([*shards, self._merging.run, self._hours.run, self._healing.run], stopping)
+        emit(ServiceStopped(service=SERVICE, worker=worker, reason="asked to stop"))
 
     def _shards(self, stream: str, work: WorkOnShard) -> ShardWork:
         runtime = self._runtime

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from services.contracts.errors import FatalError
 from services.contracts.gaps import GapRules
-from services.contracts.log import MemoryLost
+from services.contracts.log import MemoryLost, ServiceStarted, ServiceStopped
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
@@ -58,7 +58,10 @@ class Transformer:
         """
         await until(stopping, join(self._runtime, self._binding))
         shards = self._shards(partial(self._work, totals=Totals()))
+        group, worker, emit = self._binding.group, self._runtime.leases.worker, self._runtime.emit
+        emit(ServiceStarted(service=group, worker=worker))
         await run_together([shards.run, partial(watch, self._runtime, self._binding)], stopping)
+        emit(ServiceStopped(service=group, worker=worker, reason="asked to stop"))
 
     async def drain(self, stopping: asyncio.Event | None = None) -> Totals:
         """Transform what the stream holds now, commit and return what that was. Errors: those of `ShardWork.drain`."""
