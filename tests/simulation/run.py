@@ -55,6 +55,9 @@ class Report(msgspec.Struct, frozen=True):
         return sum(finding.kind == kind for finding in self.findings)
 
 
+POSITION_EXPIRED, STREAM_MADE_ANEW = 30, 31  # rows of faults.md
+
+
 def rows_of(seed: int) -> tuple[int, ...]:
     """The faults of a seed: each row in its turn, in an order of its own each round; half of all seeds reshard."""
     random = Random(f"plan {seed}")
@@ -70,6 +73,8 @@ def rows_of(seed: int) -> tuple[int, ...]:
         if order[place] not in chosen:
             chosen.append(order[place])
     costly = [row for row, fault in FAULTS.items() if fault.every > 1 and seed % fault.every == row % fault.every]
+    if STREAM_MADE_ANEW in chosen:  # what was missed of a former life is another gap, and told as that
+        costly = [row for row in costly if row != POSITION_EXPIRED]
     return (*chosen, *costly)
 
 

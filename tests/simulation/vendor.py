@@ -94,6 +94,9 @@ class Vendor:
         self.changes = 0
         self.old_stamps = True  # does what is restored come back under its old stamp, sometimes?
         self.vanishing = True  # do customers delete and restore?
+        # Under an old stamp comes back only what was seen to be gone: else no stamp and no list of ids tells of it,
+        # and a content that was never read in between stays unknown until all is compared (`avesa verify`).
+        self.seen_gone: Callable[[str, str, int], bool] = lambda *_: True
         self._now, self._random, self._tell = now, random, tell
         self._deleted: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         self._last_id = 0
@@ -141,7 +144,8 @@ class Vendor:
     def _restore(self, tenant_id: str, name: str, record_id: int) -> None:
         """It is back, as vendors do it: under a new stamp, or under its old one."""
         content = self._deleted[tenant_id, name].pop(record_id)
-        if self._random.random() < 0.5 or not self.old_stamps:
+        old_stamp = self._random.random() >= 0.5 and self.old_stamps and self.seen_gone(tenant_id, name, record_id)
+        if not old_stamp:
             content = {**content, "updated": self._stamp()}
         self._show(tenant_id, name, record_id, content)
 

@@ -6,7 +6,7 @@ customers work -> extractors read -> raw stream -> transformers -> canonical str
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
@@ -17,12 +17,14 @@ from services.compactor.cuts import Rules
 from services.compactor.history import Watermark
 from services.compactor.merging import MaintainedTables
 from services.compactor.service import Compactor
-from services.contracts.errors import RetryableError
+from services.contracts.envelope import split
+from services.contracts.errors import RejectedError, RetryableError
 from services.contracts.gaps import GapRules
 from services.contracts.log import Event
 from services.contracts.names import Names
 from services.contracts.schema import CanonicalTable
 from services.extractor.service import run as run_extractor
+from services.runtime.envelopes import unseal
 from services.runtime.lanes import Bounds
 from services.transformer.service import Transformer
 from services.transformer.shard import Limits
@@ -79,6 +81,11 @@ class Rows(Protocol):
         ...
 
 
+class _Told(msgspec.Struct):
+    record_id: str
+    op: str
+
+
 class World:
     """Everything there is.
 
@@ -94,6 +101,7 @@ class World:
         self.clock = AwsClock(loop, START)
         self.aws = Aws(self.clock, self.names, self._fork(), self.scale.shards)
         self.vendor = Vendor(self.clock.now, self._fork(), lambda what: self.note("vendor", "change", what))
+        self.vendor.seen_gone = self._seen_gone
         self.histories: Tables = MemoryHistories()
         self.mappings = mapping_files()
         self.tables = dict(TABLES)  # with every column that any mapping has
@@ -142,6 +150,18 @@ class World:
         """Something is not as it must be, whatever the lake says in the end."""
         self.note("world", "OBJECT", f"{kind}: {what}")
         self.objections.append((kind, what))
+
+    def _seen_gone(self, tenant_id: str, endpoint: str, record_id: int) -> bool:
+        """Is the last that was published of a record that it is gone?"""
+        last = ""
+        for stored in self.aws.streams.log[self.names.raw_stream]:
+            with suppress(RejectedError, msgspec.DecodeError):  # bad on purpose
+                header, packed = split(stored.record.data)
+                if (header.partition.tenant_id, header.endpoint) == (tenant_id, endpoint):
+                    for line in unseal(header, packed):
+                        event = msgspec.json.decode(line, type=_Told)
+                        last = event.op if event.record_id == str(record_id) else last
+        return last == "delete"
 
     def note(self, who: str, kind: str, what: str) -> None:
         self.trace.add(self.loop.now, who, kind, what)
