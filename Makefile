@@ -62,7 +62,7 @@ demo: setup ## Whole pipeline on this machine: embedded AWS, vendor sandbox, lak
 	@$(BIN)/avesa demo $(ARGS)
 
 test: setup ## Tests, without the markers soak and bench (ARGS='-k word' to choose)
-	@$(BIN)/python -m pytest -q -n 2 -m 'not soak and not bench' tests $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not soak and not bench' tests $(ARGS)
 
 check: setup ## Format, lint, types and import contracts; changes nothing
 	@failed=; \
