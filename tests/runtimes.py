@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from services.contracts.log import Event
 from services.contracts.names import Names
-from services.contracts.ports import Objects, Rows, Streams
+from services.contracts.ports import Chance, Objects, Rows, Secrets, Streams, Threads
 from services.runtime.leases import Leases
 from services.runtime.runtime import Runtime
 from tests.fakes import FakeChance, FakeClock, InlineThreads, MemoryObjects, MemorySecrets, MemoryStates
@@ -17,22 +17,24 @@ def fake_runtime(
     rows: Rows,
     *,
     objects: Objects | None = None,
-    seed: int = 1,
+    secrets: Secrets | None = None,
+    threads: Threads | None = None,
+    chance: Chance | None = None,
     lease_s: float = 10.0,
     emit: Callable[[Event], None] = lambda _: None,
 ) -> Runtime:
-    """A new worker: its identity follows from `seed`."""
-    chance = FakeChance(seed)
+    """A new worker: its identity is drawn from `chance`."""
+    chance = chance or FakeChance(1)
     return Runtime(
         names=names,
         streams=streams,
         objects=objects or MemoryObjects(),
         rows=rows,
-        secrets=MemorySecrets(),
+        secrets=secrets or MemorySecrets(),
         states=MemoryStates(),
         clock=clock,
         chance=chance,
-        threads=InlineThreads(),
+        threads=threads or InlineThreads(),
         leases=Leases(rows, names.leases, clock, chance, emit, lease_s),
         emit=emit,
     )

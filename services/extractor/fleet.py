@@ -30,7 +30,7 @@ from services.runtime.leases import Lease
 from services.runtime.loop import pause
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
-from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
+from services.runtime.sharing import Share, rest_s
 
 SCAN_S: Final = 30.0  # a service that is new, changed or gone is noticed within a minute
 AGAIN_S: Final = 30.0  # until a unit that failed as a whole is tried again
@@ -76,8 +76,7 @@ class Fleet:
                     scanned_at = clock.monotonic()
                 self._retire()
                 await self._take_our_share()
-                look_s = min(SCAN_S, self._runtime.leases.lease_s / LOOKS_PER_LEASE)
-                await pause(clock, stopping, min(look_s, HANDOVER_S) if self._share.is_waiting else look_s)
+                await pause(clock, stopping, rest_s(self._runtime.leases, self._share, SCAN_S))
         finally:
             for running in self._running.values():
                 running.stopping.set()

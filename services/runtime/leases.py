@@ -59,9 +59,8 @@ class Lease:
         self.leaving = asyncio.Event()  # finish what is in hand, commit and let go: we stop, or another asks for it
         self.renewed = self.moved = leases.clock.monotonic()
         self.counter = 0
-        self.progress: dict[str, Value] = {
-            "rate": _rate(row)
-        }  # telling, not committed: written along with the next renewal
+        # Telling, not committed: written along with the next renewal.
+        self.progress: dict[str, Value] = {"rate": _rate(row)}
         self._events, self._rate, self._told_at, self._untold = 0, rate_of(row), self.moved, 0
 
     @property

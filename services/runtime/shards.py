@@ -18,7 +18,7 @@ from services.contracts.ports import Clock, Row, Shard, StreamInfo, Streams
 from services.runtime.gaps import HaltedError
 from services.runtime.leases import Lease, Leases, all_alive
 from services.runtime.loop import all_of, beating, cancelled, pause, until
-from services.runtime.sharing import HANDOVER_S, LOOKS_PER_LEASE, Share
+from services.runtime.sharing import Share, rest_s
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class ShardWork:
                 await self._take_what_is_ready()
                 self._raise_failures()
                 await pause(self._clock, stopping, LOOK_MIN_S)  # many shards may end at once
-                await pause(self._clock, self._look, self._until_next_look_s() - LOOK_MIN_S)
+                await pause(self._clock, self._look, rest_s(self._leases, self._share, DISCOVER_S) - LOOK_MIN_S)
             await self._leave()
         finally:
             await cancelled([watching, *self._tasks.values()])
@@ -91,10 +91,6 @@ class ShardWork:
     async def _watch(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         self._look.set()
-
-    def _until_next_look_s(self) -> float:
-        look_s = min(DISCOVER_S, self._leases.lease_s / LOOKS_PER_LEASE)
-        return min(look_s, HANDOVER_S) if self._share is not None and self._share.is_waiting else look_s
 
     async def _leave(self) -> None:
         """Let every shard finish what is in hand; what takes too long is read again by whoever comes next."""

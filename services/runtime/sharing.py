@@ -68,6 +68,12 @@ def fair_count(pieces: int, owners: int) -> int:
     return math.ceil(pieces / max(1, owners))
 
 
+def rest_s(leases: Leases, share: "Share | None", most_s: float) -> float:
+    """How long until the next look; `share` is None while nothing was found to share."""
+    look_s = min(most_s, leases.lease_s / LOOKS_PER_LEASE)
+    return min(look_s, HANDOVER_S) if share is not None and share.is_waiting else look_s
+
+
 class Share:
     """One worker's share of the work in a scope. Errors of every method: RetryableError, NotFoundError."""
 

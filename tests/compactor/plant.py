@@ -21,7 +21,6 @@ from services.runtime.envelopes import Sealed, seal
 from services.runtime.leases import Leases
 from services.runtime.provision import table_keys
 from services.runtime.publisher import Publisher
-from services.runtime.runtime import Runtime
 from tests.compactor.memory_history import MemoryHistories, MemoryHistory
 from tests.compactor.observed import TABLES
 from tests.fakes import (
@@ -31,10 +30,9 @@ from tests.fakes import (
     InlineThreads,
     MemoryObjects,
     MemoryRows,
-    MemorySecrets,
-    MemoryStates,
     MemoryStreams,
 )
+from tests.runtimes import fake_runtime
 
 LEASE_S = 30.0
 TURNS = 100
@@ -85,22 +83,19 @@ class Plant:
     def compactor(self) -> Compactor:
         """A new worker, with an identity of its own."""
         self._workers += 1
-        chance = FakeChance(self._workers)
-        self.leases = Leases(self.rows, self.names.leases, self.clock, chance, self.events.append, LEASE_S)
         self.stopping = asyncio.Event()
-        self.runtime = Runtime(
+        self.runtime = fake_runtime(
             self.names,
-            self.streams,
-            self.objects,
-            self.rows,
-            MemorySecrets(),
-            MemoryStates(),
             self.clock,
-            chance,
-            self.threads,
-            self.leases,
-            self.events.append,
+            self.streams,
+            self.rows,
+            objects=self.objects,
+            threads=self.threads,
+            chance=FakeChance(self._workers),
+            lease_s=LEASE_S,
+            emit=self.events.append,
         )
+        self.leases = self.runtime.leases
         return Compactor(self.runtime, TABLES, self._history, self.rules)
 
     def _history(self, tenant_id: str, table: CanonicalTable) -> MemoryHistory:

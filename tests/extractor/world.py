@@ -22,19 +22,17 @@ from services.extractor.requests import Request
 from services.extractor.service import run_once
 from services.extractor.summary import EndpointSummary, Summary
 from services.runtime.envelopes import unseal
-from services.runtime.leases import Leases
 from services.runtime.provision import table_keys
 from services.runtime.runtime import Runtime
 from tests.fakes import (
     FakeChance,
     FakeClock,
-    InlineThreads,
     MemoryObjects,
     MemoryRows,
     MemorySecrets,
-    MemoryStates,
     MemoryStreams,
 )
+from tests.runtimes import fake_runtime
 
 NAMES = Names("test")
 LEASE_S = 10.0
@@ -188,18 +186,15 @@ class World:
 
     def runtime(self) -> Runtime:
         """A new worker."""
-        leases = Leases(self.rows, NAMES.leases, self.clock, self.chance, self.said.append, LEASE_S)
-        return Runtime(
-            names=NAMES,
-            streams=self.streams,
+        return fake_runtime(
+            NAMES,
+            self.clock,
+            self.streams,
+            self.rows,
             objects=self.objects,
-            rows=self.rows,
             secrets=self.secrets,
-            states=MemoryStates(),
-            clock=self.clock,
             chance=self.chance,
-            threads=InlineThreads(),
-            leases=leases,
+            lease_s=LEASE_S,
             emit=self.said.append,
         )
 

@@ -11,19 +11,9 @@ from services.contracts.partitions import HashRange
 from services.contracts.ports import Record, Row, Shard
 from services.contracts.times import shifted
 from services.runtime.gaps import Gaps, HaltedError, Watch, gaps, record
-from services.runtime.leases import Leases
 from services.runtime.provision import table_keys
-from services.runtime.runtime import Runtime
-from tests.fakes import (
-    FakeChance,
-    FakeClock,
-    InlineThreads,
-    MemoryObjects,
-    MemoryRows,
-    MemorySecrets,
-    MemoryStates,
-    MemoryStreams,
-)
+from tests.fakes import FakeClock, MemoryRows, MemoryStreams
+from tests.runtimes import fake_runtime
 
 NAMES = Names("test")
 DAY_S = 86_400.0
@@ -38,20 +28,7 @@ class Reader:
         self.clock = FakeClock("2026-01-31T00:00:00.000000Z")
         self.rows = MemoryRows(table_keys(NAMES))
         self.said: list[Event] = []
-        chance = FakeChance()
-        self.runtime = Runtime(
-            names=NAMES,
-            streams=MemoryStreams(self.clock),
-            objects=MemoryObjects(),
-            rows=self.rows,
-            secrets=MemorySecrets(),
-            states=MemoryStates(),
-            clock=self.clock,
-            chance=chance,
-            threads=InlineThreads(),
-            leases=Leases(self.rows, NAMES.leases, self.clock, chance, self.said.append, 10.0),
-            emit=self.said.append,
-        )
+        self.runtime = fake_runtime(NAMES, self.clock, MemoryStreams(self.clock), self.rows, emit=self.said.append)
         self.policy: Policy = policy
 
     async def watch(self, row: Row, parents: tuple[Row, ...] = (), shard: Shard = SHARD) -> Watch:

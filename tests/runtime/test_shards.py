@@ -16,7 +16,7 @@ from services.runtime.reading import read_shard
 from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork
 from services.runtime.sharing import Share
-from tests.fakes import Call, FakeClock, MemoryRows, MemoryStreams
+from tests.fakes import Call, FakeChance, FakeClock, MemoryRows, MemoryStreams
 from tests.runtimes import fake_runtime
 
 NAMES = Names("test")
@@ -37,7 +37,7 @@ class Reader:
         self.runtime = self.worker(1)
 
     def worker(self, seed: int) -> Runtime:
-        return fake_runtime(NAMES, self.clock, self.streams, self.rows, seed=seed, emit=self.said.append)
+        return fake_runtime(NAMES, self.clock, self.streams, self.rows, chance=FakeChance(seed), emit=self.said.append)
 
     def shard_work(self, runtime: Runtime) -> ShardWork:
         return ShardWork(STREAM, "reader", runtime.streams, runtime.leases, self.clock, runtime.emit, self.work)

@@ -19,7 +19,6 @@ from services.contracts.ports import Entry
 from services.contracts.schema import CanonicalTable, Column
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.envelopes import seal, unseal
-from services.runtime.leases import Leases
 from services.runtime.provision import table_keys
 from services.runtime.runtime import Runtime
 from services.transformer.groups import ALL_TABLES, Binding
@@ -29,13 +28,11 @@ from services.transformer.shard import Limits
 from tests.fakes import (
     FakeChance,
     FakeClock,
-    InlineThreads,
     MemoryObjects,
     MemoryRows,
-    MemorySecrets,
-    MemoryStates,
     MemoryStreams,
 )
+from tests.runtimes import fake_runtime
 
 LEASE_S = 10.0
 NAMES = Names("test")
@@ -116,19 +113,14 @@ class World:
     def runtime(self, clock: FakeClock | None = None) -> Runtime:
         """The ports of one more worker."""
         self._workers += 1
-        chance = FakeChance(self._workers)
-        clock = clock or self.clock
-        return Runtime(
-            names=NAMES,
-            streams=self.streams,
+        return fake_runtime(
+            NAMES,
+            clock or self.clock,
+            self.streams,
+            self.rows,
             objects=self.objects,
-            rows=self.rows,
-            secrets=MemorySecrets(),
-            states=MemoryStates(),
-            clock=clock,
-            chance=chance,
-            threads=InlineThreads(),
-            leases=Leases(self.rows, NAMES.leases, clock, chance, self.said.append, LEASE_S),
+            chance=FakeChance(self._workers),
+            lease_s=LEASE_S,
             emit=self.said.append,
         )
 
