@@ -93,6 +93,7 @@ class ShardCutter:
         self._inquest = Inquest(lease, held, self._runtime.emit, divisible=False)
         self.row, self._inherits = read_row(held, parents, self._runtime.clock.now()), not has_begun(held)
         self._read_to, self._arrived_at = self.row.position, self.row.arrived_at
+        self._read_to_end_at = self.row.read_to_end_at
         self._again = read_again(lease, self.row.position)
         self._watch = await self._gaps.watch(lease, self.shard, held, parents)
         await self._spool.tidy([*self.row.spool, *(self.row.cut.spool if self.row.cut else ())])
@@ -218,6 +219,7 @@ class ShardCutter:
                 opened_at=self._opened_at,
                 spool=spool,
                 arrived_at=self._arrived_at,
+                read_to_end_at=self._read_to_end_at,
             )
         self._tail = []
 
@@ -257,6 +259,7 @@ class ShardCutter:
                 opened_at=None,
                 spool=(),
                 arrived_at=self._arrived_at,
+                read_to_end_at=self._read_to_end_at,
             )
         self._tail, self._open = [], None
         await self._complete(cut)

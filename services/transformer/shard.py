@@ -10,7 +10,7 @@ import msgspec
 from services.contracts.errors import FencedError, NotFoundError, RetryableError
 from services.contracts.log import EventsReadAgain, EventsTransformed, RecordsRejected, Retried
 from services.contracts.ports import Row, Shard, Value
-from services.contracts.times import UtcTime
+from services.contracts.times import UtcTime, seconds_between
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
 from services.runtime.loop import beating, cancelled, outcome_of
@@ -32,7 +32,7 @@ T = TypeVar("T")
 SERVICE = "transformer"
 LETTERS_AT_ONCE = 16
 COMMIT_ATTEMPTS_MAX, COMMIT_WAIT_S = 5, 0.25
-QUIET_COMMIT_S = 3_600.0  # how often a quiet shard's row is told that it was read to its end
+QUIET_COMMIT_S = 3_600.0  # how much older than what we know a quiet shard's row may be about its end
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -94,6 +94,7 @@ class ShardRun:
         self._under_way: list[Ticket] = []  # of the commit
         self._cut_at, self._cut_time = self.position, runtime.clock.monotonic()
         self._read_to_end_at: UtcTime | None = None
+        self._said_end_at: UtcTime = row.get("read_to_end_at") or runtime.clock.now()  # as committed
         self._drifts = DriftWatch()
         self._inquest = Inquest(lease, row, runtime.emit)
         self._parking = Parking(runtime, bench.catalogue.binding.group)
@@ -212,7 +213,9 @@ class ShardRun:
             return False
         waited_s = self._runtime.clock.monotonic() - self._cut_time
         if self.position == self._cut_at:
-            return self._read_to_end_at is not None and waited_s >= QUIET_COMMIT_S
+            # By the wall clock, as gaps are judged: a monotonic one stands still while its machine sleeps.
+            end_at = self._read_to_end_at
+            return end_at is not None and seconds_between(self._said_end_at, end_at) >= QUIET_COMMIT_S
         return waited_s >= self._limits.commit_s or self._open.totals.events >= self._limits.commit_events
 
     async def commit(self) -> None:
@@ -233,7 +236,7 @@ class ShardRun:
         if cut.arrived_at is not None:
             values["arrived_at"] = cut.arrived_at
         if self._read_to_end_at is not None:
-            values["read_to_end_at"] = self._read_to_end_at
+            values["read_to_end_at"] = self._said_end_at = self._read_to_end_at
         self._cut_at, self._cut_time = self.position, self._runtime.clock.monotonic()
         if values:
             self._under_way = cut.tickets

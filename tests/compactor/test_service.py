@@ -24,6 +24,7 @@ from services.contracts.log import (
 from services.contracts.partitions import Partition
 from services.contracts.ports import Entry
 from services.contracts.rows import folded_rows
+from services.contracts.times import seconds_between
 from services.runtime.envelopes import seal
 from tests.compactor.observed import TABLES, TENANT, read, seen
 from tests.compactor.plant import Plant
@@ -221,6 +222,17 @@ async def test_after_a_kill_at_most_a_minute_is_read_again_and_it_is_said() -> N
     assert [event.count for event in plant.said(EventsReadAgain)] == [2]
     await plant.drain()
     assert plant.histories.rows() == folded_rows(HISTORY, TABLES)
+
+
+async def test_what_is_spooled_is_committed_with_when_the_shard_was_read_to_its_end() -> None:
+    plant = Plant(rules=PATIENT)
+    await plant.put(HISTORY[0])
+    await plant.run(90, stop=False)
+    (row,) = (await plant.shard_rows(plant.names.canonical_stream)).values()
+    assert row.spool
+    assert row.arrived_at is not None
+    assert row.read_to_end_at is not None
+    assert seconds_between(row.arrived_at, row.read_to_end_at) > 50.0
 
 
 async def test_restarts_do_not_put_off_a_cut() -> None:

@@ -55,14 +55,22 @@ class AwsClock(FakeClock):
         super().__init__(now)
         self.loop = loop
         self._began: datetime = moment(now)
-        self.leapt_s = 0.0
+        self._leapt_s = 0.0
+        self._leaps: list[tuple[float, float]] = []
 
     def now(self) -> UtcTime:
         return self.shifted_by(0.0)
 
     def shifted_by(self, seconds: float) -> UtcTime:
         """What a clock shows that is wrong by so much."""
-        at = self._began + timedelta(seconds=self.loop.now + self.leapt_s + seconds)
+        return self._shown(self.loop.now + self._leapt_s + seconds)
+
+    def then(self, at: float) -> UtcTime:
+        """What it showed at a time of the loop."""
+        return self._shown(at + sum(seconds for when, seconds in self._leaps if when <= at))
+
+    def _shown(self, seconds: float) -> UtcTime:
+        at = self._began + timedelta(seconds=seconds)
         return at.isoformat(timespec="microseconds")[:26] + "Z"
 
     def monotonic(self) -> float:
@@ -74,7 +82,8 @@ class AwsClock(FakeClock):
 
     def leap(self, seconds: float) -> None:
         """Every wall clock goes on by so much; no monotonic clock does."""
-        self.leapt_s += seconds
+        self._leapt_s += seconds
+        self._leaps.append((self.loop.now, seconds))
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

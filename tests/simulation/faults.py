@@ -181,7 +181,7 @@ async def killed_between_publishing_and_state(world: World, random: Random) -> N
 @injector(3, emits=(LeaseLost,))
 async def frozen_until_others_took_over(world: World, random: Random) -> None:
     process = a_process(world, random)
-    if process is None:
+    if process is None or process.frozen:  # by another fault, which lets it go when it likes
         return
     held, epochs = owners(world, process), len(world.aws.rows.log)
     seconds = world.scale.lease_s * random.uniform(2.0, 3.5)
@@ -396,9 +396,19 @@ async def records_that_are_none(world: World, random: Random) -> None:
     other = msgspec.structs.replace(header, checksum="0" * 32)
     stream = a_stream(world, random)
     for data in (b"garbage", b"AVE1\xff\xff\xff\xff", join(header, b"no zstd"), join(other, packed), good.data):
-        world.aws.streams._put(stream, [Entry(data, partition.text, partition.hash_key)])
-        world.strike(22, f"{len(data)} bad bytes on {stream}")
+        if await _stored(world, stream, Entry(data, partition.text, partition.hash_key)):
+            world.strike(22, f"{len(data)} bad bytes on {stream}")
         await asyncio.sleep(random.uniform(0.0, 2.0))
+
+
+async def _stored(world: World, stream: str, entry: Entry) -> bool:
+    """Has a shard taken it, which refuses what it is given while other faults last?"""
+    for _ in range(int(PATIENCE_S)):
+        (put,) = world.aws.streams._put(stream, [entry])
+        if not put.error:
+            return True
+        await asyncio.sleep(1.0)
+    return False
 
 
 @injector(24, emits=(Retried, WaitingFor))

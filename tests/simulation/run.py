@@ -142,7 +142,10 @@ async def _live(world: World, rows: Sequence[int]) -> tuple[list[Finding], Logs,
     logs = Logs(world)
     random = Random(f"faults {world.seed}")
     faults = [asyncio.ensure_future(_inject(world, row, random.getrandbits(64))) for row in rows]
-    _, unended = await asyncio.wait([asyncio.ensure_future(world.customers_work()), *faults], timeout=FAULTS_END_S)
+    customers = asyncio.ensure_future(world.customers_work())
+    _, unended = await asyncio.wait([customers, *faults], timeout=FAULTS_END_S)
+    if customers.done() and (err := customers.exception()) is not None:
+        world.object("crashed", f"the customers: {type(err).__name__} {err}")
     for row, fault in zip(rows, faults, strict=True):
         if fault in unended:
             fault.cancel()

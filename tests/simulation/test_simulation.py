@@ -4,12 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from typing import Final
 
 import pytest
 
 from tests.simulation.every_fault import FAULTS
-from tests.simulation.run import FAULTS_MIN, Report, rows_of
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.run import FAULTS_MIN, Report, rows_of, simulate
+from tests.simulation.vendor import TENANTS
+from tests.simulation.world import Scale, World
 
 SEEDS: Final = 304
 PARTS: Final = 8  # each far below the bound on one test (pyproject.toml: faulthandler_timeout)
@@ -66,3 +70,17 @@ def test_a_report_counts_what_it_found() -> None:
 
     report = Report(1, (Finding("lost", "a"), Finding("wrong", "b")), {}, (), 200, 0, 0, 0, 0, 0, "")
     assert (report.count("lost"), report.count("doubled")) == (1, 0)
+
+
+def test_customers_who_go_home_early_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: World) -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(World, "customers_work", fail)
+    report = simulate(0, [], scale=Scale(records=4, changes=50, work_s=40.0, observations_min=20))
+    assert [finding.kind for finding in report.findings] == ["crashed"]
+
+
+def test_before_anything_was_published_nothing_was_seen_to_be_gone() -> None:
+    with closing(VirtualLoop()) as loop:
+        assert not World(loop, 0).vendor.seen_gone(TENANTS[0], "tickets", 1)

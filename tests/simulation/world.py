@@ -154,7 +154,7 @@ class World:
     def _seen_gone(self, tenant_id: str, endpoint: str, record_id: int) -> bool:
         """Is the last that was published of a record that it is gone?"""
         last = ""
-        for stored in self.aws.streams.log[self.names.raw_stream]:
+        for stored in self.aws.streams.log.get(self.names.raw_stream, []):
             with suppress(RejectedError, msgspec.DecodeError):  # bad on purpose
                 header, packed = split(stored.record.data)
                 if (header.partition.tenant_id, header.endpoint) == (tenant_id, endpoint):

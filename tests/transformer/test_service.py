@@ -10,7 +10,7 @@ import pytest
 from services.contracts.envelope import BODY_BYTES_MAX, Header, join
 from services.contracts.errors import FatalError, RetryableError, UsageError
 from services.contracts.events import ChangeEvent
-from services.contracts.integration import Call as CallField
+from services.contracts.fields import Call as CallField
 from services.contracts.log import (
     EventsReadAgain,
     FieldsMissing,
@@ -21,12 +21,13 @@ from services.contracts.log import (
 )
 from services.contracts.partitions import HASH_KEY_SPACE, Partition
 from services.contracts.ports import Entry, Put
+from services.contracts.times import seconds_between, shifted
 from services.runtime.envelopes import seal
 from services.runtime.lanes import Bounds
 from services.runtime.leases import STALL_MAX_S
 from services.runtime.publisher import Publisher
 from services.runtime.runtime import Runtime
-from services.transformer.shard import COMMIT_ATTEMPTS_MAX, Limits
+from services.transformer.shard import COMMIT_ATTEMPTS_MAX, QUIET_COMMIT_S, Limits
 from tests.fakes import Call
 from tests.transformer.world import (
     FIELDS,
@@ -303,6 +304,21 @@ async def test_an_idle_worker_commits_after_a_while_and_then_writes_nothing() ->
         states = [key for key in world.objects.held if "/state/" in key]
         await world.clock.sleep(60)
         assert [key for key in world.objects.held if "/state/" in key] == states
+
+
+async def test_a_quiet_shards_row_says_once_an_hour_of_the_wall_clock_that_it_was_read_to_its_end() -> None:
+    world = World(shards=1)
+    async with world.worker().running():
+        await world.publish(ticket("1"))
+        await until(world, lambda: len(world.canonical()) == 1)
+        await world.clock.sleep(10)
+        told = []
+        for _ in range(3):
+            (row,) = (await world.lease_rows()).values()
+            told.append(seconds_between(row["read_to_end_at"], world.clock.now()))
+            world.clock.set(shifted(world.clock.now(), seconds=QUIET_COMMIT_S))
+            await world.clock.sleep(10)
+        assert max(told) < 20.0
 
 
 async def test_a_worker_that_was_replaced_commits_nothing_and_drops_the_shard_quietly() -> None:
