@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: simulate help setup demo test check format bench bench-table bench-stream soak lock clean FORCE
+.PHONY: simulate help setup demo test conform check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
@@ -64,6 +64,10 @@ demo: setup ## Whole pipeline on this machine: embedded AWS, vendor sandbox, lak
 test: setup ## Tests, without the markers soak and bench (ARGS='-k word' to choose)
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not soak and not bench' tests $(ARGS)
 
+SPECS ?= $(or $(AVESA_VENDOR_SPECS),../shared/vendors/specs)
+conform: setup ## The integrations beside what their vendors publish of their APIs (AVESA_VENDOR_SPECS names the folder)
+	@$(BIN)/avesa mapping conform --openapi "$(SPECS)" $(ARGS)
+
 check: setup ## Format, lint, types and import contracts; changes nothing
 	@failed=; \
 	$(BIN)/ruff format --quiet --check . || failed="$$failed format (make format)"; \
@@ -86,8 +90,11 @@ bench-table: setup ## What merging into a table of ten million versions costs (h
 bench-stream: setup $(PEER)/.stamp ## Our stream client beside async-kinesis and a plain put_records loop (eight minutes)
 	@$(BIN)/python -m pytest tests/bench/test_stream.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
 
+bench-extract: setup $(PEER)/.stamp ## The extractor beside a bare aiohttp loop and beside dlt's rest_api source (a minute)
+	@$(BIN)/python -m pytest tests/bench/test_extract.py -m bench -s -o faulthandler_timeout=0 $(ARGS)
+
 # What we compare with is no dependency of ours: an environment of its own, of the same interpreter.
-$(PEER)/.stamp: tests/bench/stream/peer.lock | setup
+$(PEER)/.stamp: tests/bench/peer.lock | setup
 	@$(BIN)/python -m venv --clear $(PEER)
 	@$(PEER)/bin/python $(PIP) install --require-hashes -r $<
 	@touch $@
@@ -108,7 +115,7 @@ lock: ## Resolve pyproject.toml into the lock files (UPGRADE=1 for newer version
 	compile pyproject.toml --extra embedded --group dev $(if $(UPGRADE),--upgrade) -o requirements.lock; \
 	compile pyproject.toml -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-runtime.lock; \
 	compile --group build -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-build.lock; \
-	compile tests/bench/stream/peer.in -c requirements.lock $(if $(UPGRADE),--upgrade) -o tests/bench/stream/peer.lock
+	compile tests/bench/peer.in -c requirements.lock $(if $(UPGRADE),--upgrade) -o tests/bench/peer.lock
 
 clean: ## Remove the environment, the caches and the demo's data
 	@rm -rf .venv .venv-lock $(PEER) .venv.lock .avesa .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
