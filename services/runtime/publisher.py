@@ -24,6 +24,7 @@ from services.runtime.loop import pause
 from services.runtime.tickets import Held, Ticket, hold
 
 DESCRIBE_EVERY_S = 5.0  # the shards are asked for at most so often, however many answers name one we do not know
+WAIT_MIN_S = 1e-3  # what rounding leaves of a wait may be too little for the clock to move by
 
 
 class Sent(msgspec.Struct):
@@ -191,7 +192,7 @@ class Publisher:
         wait_s = lane.wait_s(now)
         if wait_s > 0:
             lane.wake.clear()
-            await pause(self._clock, lane.wake, wait_s)
+            await pause(self._clock, lane.wake, max(wait_s, WAIT_MIN_S))
             return
         heads = lane.leave(now)
         try:
