@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: simulate help setup demo test conform check format bench bench-table bench-stream soak lock clean FORCE
+.PHONY: simulate help setup demo test conform schema check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
@@ -67,6 +67,11 @@ test: setup ## Tests, without the markers soak and bench (ARGS='-k word' to choo
 SPECS ?= $(or $(AVESA_VENDOR_SPECS),../shared/vendors/specs)
 conform: setup ## The integrations beside what their vendors publish of their APIs (AVESA_VENDOR_SPECS names the folder)
 	@$(BIN)/avesa mapping conform --openapi "$(SPECS)" $(ARGS)
+
+schema: setup ## Write mappings/schema anew, from the types that judge mapping files
+	@set -eu; for kind in integration canonical; do \
+		text=$$($(BIN)/avesa mapping schema $$kind); printf '%s\n' "$$text" > mappings/schema/$$kind.json; \
+	done
 
 check: setup ## Format, lint, types and import contracts; changes nothing
 	@failed=; \

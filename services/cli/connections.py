@@ -1,15 +1,16 @@
 """Which services are connected: the rows of TenantServices, and the secrets beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from services.cli.spelling import listed, plain
-from services.contracts.errors import NotFoundError, UsageError
-from services.contracts.mapping_files import did_you_mean
+from services.contracts.errors import FatalError, NotFoundError, UsageError
+from services.contracts.hints import did_you_mean
 from services.contracts.names import checked_tenant
 from services.contracts.ports import Value
 
 if TYPE_CHECKING:
+    from services.extractor.refresh import Account
     from services.extractor.tenants import Connected, TenantService
     from services.runtime.runtime import Runtime
 
@@ -47,6 +48,20 @@ async def connection(runtime: "Runtime", tenant_id: str, typed: str) -> "TenantS
     raise UsageError(f"there is no tenant {tenant_id}", code="unknown_tenant", remedy=remedy)
 
 
+async def account_of(runtime: "Runtime", row: "TenantService") -> "Account":
+    """The credentials of a connected service. Errors: FatalError where they are gone."""
+    from services.extractor.refresh import Account
+
+    try:
+        return Account(row.secret, await runtime.secrets.get(row.secret), row.account_id)
+    except NotFoundError as err:
+        raise FatalError(
+            f"the credentials of {row.service} of tenant {row.tenant_id} are gone: no secret {row.secret!r}",
+            code="bad_credentials",
+            remedy="Store them again with `avesa setup-service`.",
+        ) from err
+
+
 async def connect(runtime: "Runtime", row: "TenantService", credentials: Mapping[str, str]) -> None:
     """Connect, or connect again: the secret first, then the row that names it. Doing it twice does no harm."""
     await runtime.secrets.put(row.secret, credentials)
@@ -77,10 +92,24 @@ async def switch(runtime: "Runtime", row: "TenantService", *, enabled: bool) -> 
     await _write(runtime, row, values, expect={"tenant_id": row.tenant_id})
 
 
+async def connect_all(runtime: "Runtime", row: "TenantService", *, wanted: bool) -> None:
+    """Shall each of a partner's customers, also those to come, be a service? Errors: ConflictError when it is gone."""
+    values: dict[str, Value] = {"connect_all": wanted, "updated_at": runtime.clock.now()}
+    await _write(runtime, row, values, expect={"tenant_id": row.tenant_id})
+
+
+def customers_of(row: "TenantService", others: Iterable["TenantService"]) -> "list[TenantService]":
+    """The services that a partner's list of customers made."""
+    return [other for other in others if other.tenant_id == row.tenant_id and other.partner == row.service]
+
+
 async def disconnect(runtime: "Runtime", row: "TenantService") -> None:
-    """Stop reading, delete the secret, then the row: stopped in between, a second run finds the row and goes on."""
+    """Stop reading, delete the secret, then the row: stopped in between, a second run finds the row and goes on. The
+    secret of a partner's customer is the partner's, and stays."""
     await switch(runtime, row, enabled=False)
-    await runtime.secrets.delete(row.secret or runtime.names.secret(row.tenant_id, row.service))
+    own = runtime.names.secret(row.tenant_id, row.service)
+    if not row.partner or row.secret == own:
+        await runtime.secrets.delete(row.secret or own)
     await runtime.rows.delete(runtime.names.tenant_services, _key(row))
 
 

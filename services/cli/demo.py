@@ -23,12 +23,15 @@ QUERY: Final = (
 )
 
 
-@command(app, "demo", "avesa demo", "avesa demo --keep .avesa/demo")
+@command(app, "demo", "avesa demo", "avesa demo --hostile", "avesa demo --keep .avesa/demo")
 def demo(
     screen: Screen,
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Run in this folder and leave everything there.")
     ] = None,
+    hostile: Annotated[
+        bool, typer.Option("--hostile", help="One answer in ten of the vendor goes wrong: errors, 429, cut, slow.")
+    ] = False,
 ) -> int:
     """Run everything here: live changes at three tenants, three kills, and the lake compared with its source.
 
@@ -36,16 +39,17 @@ def demo(
     removed at the end. Exit code 1 if a single row differs.
     """
     if keep is not None:
-        return run(_demo(screen, keep))
+        return run(_demo(screen, keep, hostile=hostile))
     with tempfile.TemporaryDirectory(prefix="avesa-demo-", ignore_cleanup_errors=True) as folder:
-        return run(_demo(screen, Path(folder)))
+        return run(_demo(screen, Path(folder), hostile=hostile))
 
 
-async def _demo(screen: Screen, folder: Path) -> int:
+async def _demo(screen: Screen, folder: Path, *, hostile: bool) -> int:
     from services.compactor.iceberg import Warehouse
     from services.runtime import provision
     from services.sandbox.demo import Demo
     from services.sandbox.embedded import EmbeddedAws, embedded_environment
+    from services.sandbox.faults import CALM, HOSTILE
 
     aws = await asyncio.to_thread(EmbeddedAws.start, folder / "aws")
     try:
@@ -55,7 +59,7 @@ async def _demo(screen: Screen, folder: Path) -> int:
         environment = embedded_environment(settings, AVESA_CUT_AGE_MAX_S="8", AVESA_LEASE_S="4")
         async with open_runtime(settings) as runtime:
             warehouse = await runtime.threads.run(Warehouse.on_glue, settings)
-            made = Demo(folder, runtime, environment, screen.note)
+            made = Demo(folder, runtime, environment, screen.note, HOSTILE if hostile else CALM)
             report = await made.run(warehouse)
             await _show(screen, report, made)
         return 0 if report.holds else 1

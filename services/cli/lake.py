@@ -18,8 +18,9 @@ from services.cli.screen import Screen, counted, printable, size_shown
 from services.cli.spelling import plain
 from services.cli.world import Place, World, open_world, run
 from services.contracts.errors import NotFoundError, UsageError
+from services.contracts.hints import did_you_mean
 from services.contracts.integration import integration_name
-from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import checked_tenant, timeline_table
 from services.contracts.schema import ROW_COLUMNS, TIMELINE_COLUMNS
 from services.contracts.times import UtcTime, seconds_between

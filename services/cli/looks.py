@@ -30,8 +30,9 @@ from services.contracts.errors import (
     UsageError,
 )
 from services.contracts.gaps import SCOPE as GAPS
+from services.contracts.hints import did_you_mean
 from services.contracts.integration import integration_name
-from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import SYSTEM_PREFIX, Names, checked_tenant, mapping_key, parked_scope
 from services.contracts.ports import Record, Row, StreamInfo
 from services.contracts.times import UtcTime

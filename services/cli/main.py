@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.cli import demo, lake, mapping, preview, replay, run, sandbox, serve, status, tenants, views
+from services.cli import customers, demo, lake, mapping, preview, replay, run, sandbox, serve, status, tenants, views
 from services.cli.screen import Screen
 from services.contracts.errors import AvesaError, FatalError, UsageError
 from services.runtime.settings import variable
@@ -22,7 +22,7 @@ DONE, FAILED, MISUSED, IN_PART, INTERRUPTED = 0, 1, 2, 3, 130
 Groups = tuple[tuple[typer.Typer, str | None], ...]
 GROUPS: Final[Groups] = (
     (tenants.app, None),
-    (tenants.services, "services"),
+    (customers.services, "services"),
     (mapping.app, "mapping"),
     (preview.app, None),
     (run.app, None),

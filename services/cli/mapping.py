@@ -12,23 +12,15 @@ from services.cli.screen import Screen, counted, lasting
 from services.cli.spelling import service_meant
 from services.cli.validation import problems_of
 from services.contracts.errors import UsageError
-from services.contracts.integration import (
-    Call,
-    Constant,
-    Endpoint,
-    Field,
-    First,
-    Integration,
-    NoDeletes,
-    Sweep,
-    ValueMap,
-    When,
-)
-from services.contracts.mapping_files import MappingFiles, Problem, did_you_mean, json_schema
-from services.contracts.schema import CanonicalTable
+from services.contracts.fields import Call, Constant, Field, First, Item, ValueMap, When
+from services.contracts.hints import did_you_mean
+from services.contracts.integration import Endpoint, Integration
+from services.contracts.mapping_files import MappingFiles, Problem, json_schema
+from services.contracts.reading import DeltaToken, NoIncremental, SinceId, SinceTime, Sweep
+from services.contracts.schema import CanonicalTable, Name
 from services.runtime.mapping_files import load_mappings
 
-app = typer.Typer(help="The mapping files: list, show, validate, schema.", no_args_is_help=False)
+app = typer.Typer(help="The mapping files: list, show, new, validate, conform, schema.", no_args_is_help=False)
 
 
 # -- list -------------------------------------------------------------------------------------------------------------
@@ -160,13 +152,20 @@ def _show_service(screen: Screen, integration: Integration) -> None:
     limits = integration.limits
     screen.say(f"{integration.service}: {integration.title}")
     screen.say(f"at:      {integration.base_url}")
-    screen.say(f"auth:    {integration.auth.__struct_config__.tag}")
+    ways = integration.auth if isinstance(integration.auth, list) else [integration.auth]
+    screen.say(f"auth:    {' or '.join(str(way.__struct_config__.tag) for way in ways)}")
     screen.say(
         f"limits:  {limits.share:.0%} of {limits.requests} requests in {lasting(limits.window_s)}, "
         f"{limits.concurrency} at once"
     )
+    for quota in limits.quotas:
+        screen.say(f"         and {limits.share:.0%} of {quota.amount:g} {quota.unit} in {lasting(quota.window_s)}")
+    if integration.customers is not None:
+        screen.say("partner: one credential may read all its customers (avesa services customers)")
     if integration.described_by:
         screen.say(f"see:     {integration.described_by}")
+    for source in integration.sources:
+        screen.say(f"         {source}")
     screen.say()
     screen.show(
         integration.credentials.items(),
@@ -185,14 +184,43 @@ def _show_service(screen: Screen, integration: Integration) -> None:
             "PATH": lambda row: row[1].path,
             "TABLE": lambda row: _table_of(row[1]) or "(raw only)",
             "EVERY": lambda row: lasting(row[1].interval_s) if row[1].enabled else "not read",
-            "CHANGES": lambda row: "incremental" if (row[1].incremental or integration.incremental) else "full reads",
-            "DELETES": lambda row: _deletes(row[1].deletes or integration.deletes),
+            "CHANGES": lambda row: changes_in_words(row[1], integration),
+            "DELETES": lambda row: deletes_in_words(row[0], integration),
         },
     )
 
 
-def _deletes(deletes: NoDeletes | Sweep) -> str:
-    return f"sweep every {lasting(deletes.interval_s)}" if isinstance(deletes, Sweep) else "not seen"
+def changes_in_words(endpoint: Endpoint, integration: Integration) -> str:
+    """How what changed is told from what did not."""
+    parent = endpoint.parent
+    below = f", for each changed record of {parent.endpoint}" if parent is not None and parent.when_changed else ""
+    match endpoint.incremental or integration.incremental:
+        case SinceTime(newest_first=True):
+            words = "newest first, down to the last seen"
+        case SinceTime():
+            words = "since a time"
+        case SinceId():
+            words = "above the highest id"
+        case DeltaToken():
+            words = "by delta token"
+        case NoIncremental():
+            words = "full reads"
+    return words + below
+
+
+def deletes_in_words(name: str, integration: Integration) -> str:
+    """How deletions of an endpoint's records are noticed; there may be several ways."""
+    endpoint = integration.endpoints[name]
+    deletes = endpoint.deletes or integration.deletes
+    words = [f"sweep every {lasting(deletes.interval_s)}"] if isinstance(deletes, Sweep) else []
+    if endpoint.deleted_when is not None:
+        wanted = f" is {' or '.join(endpoint.deleted_when.equals)}" if endpoint.deleted_when.equals else ""
+        words.append(f"where {endpoint.deleted_when.path}{wanted}")
+    told = [
+        other for other, each in integration.endpoints.items() if name in (stone.endpoint for stone in each.tombstones)
+    ]
+    words += [f"told by {other}" for other in told]
+    return ", ".join(words) or "not seen"
 
 
 def _show_endpoint(screen: Screen, integration: Integration, name: str) -> None:
@@ -205,6 +233,10 @@ def _show_endpoint(screen: Screen, integration: Integration, name: str) -> None:
     screen.say(f"path:        {endpoint.path}")
     screen.say(f"record id:   {' + '.join(keys)}   (family {integration.family_of(name)})")
     screen.say(f"modified at: {endpoint.updated_at or integration.updated_at or 'not told by the vendor'}")
+    screen.say(f"changes:     {changes_in_words(endpoint, integration)}")
+    screen.say(f"deletes:     {deletes_in_words(name, integration)}")
+    if endpoint.permission:
+        screen.say(f"needs:       {endpoint.permission}")
     if endpoint.drop:
         screen.say(f"left out:    {', '.join(endpoint.drop)}")
     if endpoint.canonical is None:
@@ -219,18 +251,22 @@ def in_words(field: Field) -> str:
     """Where a column's value comes from."""
     match field:
         case str():
-            return field
+            words = field
         case First():
-            return f"the first of {', '.join(field.paths)}"
+            words = f"the first of {', '.join(field.paths)}"
         case ValueMap():
             known = ", ".join(f"{value} = {meaning}" for value, meaning in field.values.items())
-            return f"{field.path} ({known})"
+            words = f"{field.path} ({known})"
         case When():
-            return f"{field.path}, where {field.test} is {' or '.join(field.equals)}"
+            words = f"{field.path}, where {field.test} is {' or '.join(field.equals)}"
+        case Item():
+            wanted = f"the item of {field.path} whose {field.test} is {' or '.join(field.equals)}"
+            words = f"{field.value} of {wanted}" if field.value else wanted
         case Constant():
-            return f"always {field.value!r}"
+            words = f"always {field.value!r}"
         case Call():
-            return f"{field.name}({', '.join(field.paths)})"
+            words = f"{field.name}({', '.join(field.paths)})"
+    return words
 
 
 # -- validate ---------------------------------------------------------------------------------------------------------
@@ -265,6 +301,77 @@ def _show_problems(screen: Screen, problems: Iterable[Problem]) -> None:
         else:
             remedy = f" {problem.remedy}" if problem.remedy else ""
             screen.say(f"{problem.file} at {problem.at}\n  {problem.what}.{remedy}")
+
+
+# -- new --------------------------------------------------------------------------------------------------------------
+@command(app, "new", "avesa mapping new acme_desk --mappings ./mappings")
+def new(
+    screen: Screen,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name: small letters, digits and _.")],
+    mappings: MappingsFolder = Path("mappings"),
+) -> None:
+    """Write an integration to start from, with the schemas editors complete and check by.
+
+    It lies in integrations/ of the folder, ./mappings where none is named, and validates as it is. The page
+    docs/writing-an-integration.md goes on from there.
+    """
+    from services.cli.skeleton import write_skeleton
+
+    try:
+        msgspec.convert(service, Name)
+    except msgspec.ValidationError as err:
+        remedy = "Small letters, digits and _, beginning with a letter: acme_desk."
+        raise UsageError(f"{service!r} is no name for a service", where="SERVICE", remedy=remedy) from err
+    folder = mappings or Path("mappings")
+    written = write_skeleton(service, folder)
+    screen.show([{"file": str(file)} for file in written], {"WRITTEN": lambda row: row["file"]})
+    screen.note(f"next: edit it, then `avesa mapping validate --mappings {folder}`")
+
+
+# -- conform ----------------------------------------------------------------------------------------------------------
+@command(
+    app,
+    "conform",
+    "avesa mapping conform connectwise --openapi connectwise_psa.json",
+    "avesa mapping conform --openapi ../shared/vendors/specs",
+)
+def conform_(
+    screen: Screen,
+    service: Annotated[
+        str | None, typer.Argument(metavar="[SERVICE]", help="This service only.", show_default=False)
+    ] = None,
+    openapi: Annotated[
+        Path,
+        typer.Option(
+            "--openapi",
+            metavar="FILE|DIR",
+            help="The vendor's OpenAPI 3 or Swagger 2 file as JSON, or a folder of such files: there the name "
+            "`described_by` gives, else SERVICE.json.",
+        ),
+    ] = Path("openapi"),
+    every: Annotated[bool, typer.Option("--all", help="Show every fact, confirmed ones too.")] = False,
+    mappings: MappingsFolder = None,
+) -> int:
+    """Compare integrations with what their vendors publish of their APIs.
+
+    Paths, parameters, page sizes and every field: confirmed, contradicted or not described. Exit code 1 where something
+    is contradicted that the file does not explain (`described.differs`). A description that is not there: NOT CHECKED.
+    """
+    from services.cli.conforming import compare, description_name, integrations_of, show_compared, show_sum
+
+    tables, integrations = integrations_of(mappings, service)
+    compared, missing = [], []
+    for integration in integrations:
+        found = compare(integration, tables, openapi)
+        if found is None:
+            missing.append((integration.service, description_name(integration) if openapi.is_dir() else str(openapi)))
+            continue
+        compared.append(found)
+        show_compared(screen, found, every=every)
+    show_sum(screen, compared, missing)
+    if missing:
+        screen.note(f"NOT CHECKED: {', '.join(name for name, _ in missing)} (no description at {openapi})")
+    return 0 if all(each.holds for each in compared) else 1
 
 
 # -- schema -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from services.cli.options import MappingsFolder, command
 from services.cli.screen import Screen, counted
 from services.contracts.errors import UsageError
 from services.contracts.events import CanonicalEvent
-from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.hints import did_you_mean
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.rows import folded_rows
 from services.contracts.schema import ROW_COLUMNS, CanonicalTable
 from services.runtime.mapping_files import load_mappings

@@ -14,7 +14,8 @@ from services.cli.screen import Screen, counted
 from services.cli.spelling import service_meant
 from services.cli.world import Place, open_world, run
 from services.contracts.errors import FatalError, UsageError
-from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.hints import did_you_mean
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import checked_tenant
 from services.runtime.mapping_files import load_mappings
 

@@ -11,6 +11,7 @@ import typer
 
 from services.cli.options import MappingsFolder, command
 from services.cli.screen import Screen
+from services.cli.spelling import service_meant
 from services.cli.world import UP_FILE, Place, Up, World, is_meant, open_world, run
 from services.contracts.errors import FatalError, UsageError
 from services.runtime.loop import install_signals, pause
@@ -43,14 +44,19 @@ def extractor(
     screen: Screen,
     place: Place,
     services: Annotated[
-        str, typer.Option("--services", metavar="NAMES", help="These services only, parted by commas.")
+        str,
+        typer.Option(
+            "--services",
+            metavar="NAMES",
+            help="These services only, parted by commas; connectwise:berlin is one instance, connectwise all.",
+        ),
     ] = "",
     mappings: MappingsFolder = None,
     until_stdin_closes: _Orphan = False,
 ) -> None:
     """Read every connected service, for ever, into the raw stream."""
     files = load_mappings(mappings)
-    chosen = [name.strip() for name in services.split(",") if name.strip()]
+    chosen = [service_meant(name, files.integrations) for name in services.split(",") if name.strip()]
 
     async def serve(world: World, stopping: asyncio.Event) -> None:
         from services.extractor.service import run as run_extractor

@@ -1,13 +1,12 @@
 """What a person typed, as the name that is meant."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from services.contracts.errors import UsageError
-from services.contracts.integration import Integration
-from services.contracts.mapping_files import did_you_mean
+from services.contracts.hints import did_you_mean
 
 
-def service_meant(typed: str, integrations: dict[str, Integration]) -> str:
+def service_meant(typed: str, integrations: Mapping[str, object]) -> str:
     """The service (with its instance) that `typed` names; `Microsoft365:Berlin` is `microsoft_365:Berlin`.
 
     Errors: UsageError `unknown_service` that lists what there is, or `usage` for an instance that is no name.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -9,9 +10,12 @@ import msgspec
 from services.cli.stages import Life
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
-from services.contracts.times import UtcTime, seconds_between
+from services.contracts.reading import SinceTime
+from services.contracts.times import UtcTime, seconds_between, utc_text
 from services.extractor.marks import Marks
 from services.extractor.plan import Spec, specs
+from services.extractor.schedule import stretched, tuned
+from services.extractor.summary import NOT_AVAILABLE
 
 if TYPE_CHECKING:  # brings asyncio along, which `avesa --help` does without
     from services.extractor.tenants import TenantService
@@ -21,16 +25,25 @@ SLACK_S: Final = 300.0  # for a slow vendor, a throttled one, a worker that take
 STARTING_S: Final = 60.0  # until a running extractor has noticed a new service: extractor/service.py, SCAN_S
 READING_S: Final = 900.0  # a long pass saves every half minute; so long without is no pass
 
+TOLD_S: Final = 60.0  # when endpoints were read is told with the signs of life of who reads them
+
 State = Literal[
-    "up to date", "reading", "not read yet", "behind", "failing", "paused", "reconnect needed", "no mapping"
-]
+    "up to date", "reading", "not read yet", "behind", "failing", "not available", "off",
+    "paused", "reconnect needed", "stopped", "no mapping",
+]  # fmt: skip
 # The state of a service is the first of these that one of its endpoints is in.
-WORST_FIRST: Final[tuple[State, ...]] = ("failing", "behind", "not read yet", "reading", "up to date")
+WORST_FIRST: Final[tuple[State, ...]] = (
+    "failing", "behind", "not read yet", "reading", "up to date", "not available", "off",
+)  # fmt: skip
 Row = Mapping[str, Any]
 
 
 class EndpointStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="endpoint"):
-    """One endpoint. It was read to its end at `read_at` or later; `tried_at` is when it last failed."""
+    """One endpoint. It was read to its end at `read_at` or later; `tried_at` is when it last failed.
+
+    Units:  `promised_s` is its interval and the lag the vendor is known to have, `actual_s` the age of its last
+            completed read. Where that is more than was promised, `why_late` says why, as far as is known.
+    """
 
     tenant_id: str
     service: str
@@ -43,11 +56,22 @@ class EndpointStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="endpo
     tried_at: UtcTime | None = None
     late: bool = False
     sweep_late: bool = False
+    promised_s: float = 0.0
+    actual_s: float | None = None
+    why_late: str = ""
+
+    @property
+    def lateness(self) -> float:
+        """How many times as old as promised: what is read never is the latest."""
+        if self.state in ("paused", "off", "not available"):
+            return -1.0
+        return float("inf") if self.actual_s is None else self.actual_s / self.promised_s
 
 
 class ServiceStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="service"):
     """One connected service. `read_at` and `swept_at` are the oldest of its endpoints'; `owner` reads it now;
-    `starting`: connected, changed or resumed so lately that a running extractor may not have noticed."""
+    `starting`: connected, changed or resumed so lately that a running extractor may not have noticed; `worst` is the
+    endpoint that is latest, measured by what was promised."""
 
     tenant_id: str
     service: str
@@ -62,6 +86,7 @@ class ServiceStanding(msgspec.Struct, frozen=True, tag_field="kind", tag="servic
     why: str = ""
     refused_at: UtcTime | None = None
     starting: bool = False
+    worst: EndpointStanding | None = None
 
     @property
     def name(self) -> str:
@@ -90,15 +115,17 @@ def service_standing(
     `marked` are its LastUpdated rows by endpoint; `interval_s` is how often the fleet reads where the row does not say.
     """
     try:
-        known = specs(integration) if integration is not None else {}
+        wanted = tuned(integration, row, interval_s) if integration is not None else None
+        known = specs(wanted) if wanted is not None else {}
     except UsageError:
         known = {}
+    watched = _Watched(row, lease, now)
+    found = [_endpoint(watched, spec, marked.get(name, {})) for name, spec in known.items()]
+    found += [EndpointStanding(row.tenant_id, row.service, name, "off") for name in _switched_off(row, integration)]
+    endpoints = tuple(sorted(found, key=lambda one: -one.lateness))
     owner = lease.get("owner")
-    endpoints = tuple(
-        _endpoint(row, spec, marked.get(name, {}), row.interval_s or interval_s, owner is not None, now)
-        for name, spec in known.items()
-    )
-    reads, sweeps = [one.read_at for one in endpoints], [one.swept_at for one in endpoints if one.swept_at]
+    reads = [one.read_at for one in endpoints if one.state not in ("off", "not available")]
+    sweeps = [one.swept_at for one in endpoints if one.swept_at]
     service = ServiceStanding(
         row.tenant_id,
         row.service,
@@ -110,9 +137,10 @@ def service_standing(
         owner,
         int(lease.get("epoch", 0)),
         life,
-        row.status_what if row.status == "reconnect needed" else "",
-        row.status_at or None if row.status == "reconnect needed" else None,
+        row.status_what if row.refused else "",
+        row.status_at or None if row.refused else None,
         _within(STARTING_S, row.updated_at, now),
+        endpoints[0] if endpoints else None,
     )
     return service, endpoints
 
@@ -120,45 +148,97 @@ def service_standing(
 def _state(row: "TenantService", endpoints: Iterable[EndpointStanding]) -> State:
     if not row.enabled:
         return "paused"
-    if row.status == "reconnect needed":
-        return "reconnect needed"
+    if row.status in ("reconnect needed", "stopped"):
+        return row.status
     found = {one.state for one in endpoints}
     return next((state for state in WORST_FIRST if state in found), "no mapping")
 
 
-def _endpoint(
-    row: "TenantService", spec: Spec, held: Row, interval_s: float | None, owned: bool, now: UtcTime
-) -> EndpointStanding:
+def _switched_off(row: "TenantService", integration: Integration | None) -> Iterable[str]:
+    """What this tenant does not want and would have by the mapping file."""
+    known = integration.endpoints if integration is not None else {}
+    return (name for name, asked in row.endpoints.items() if asked.enabled is False and name in known)
+
+
+class _Watched:
+    """What is known of all endpoints of a service together: its row, and what its owner told last."""
+
+    def __init__(self, row: "TenantService", lease: Row, now: UtcTime) -> None:
+        self.row, self.now = row, now
+        self.owned = lease.get("owner") is not None
+        progress = lease.get("progress")
+        told = progress if isinstance(progress, dict) else {}
+        reads = told.get("reads")
+        self._reads = reads if isinstance(reads, dict) else {}
+        try:
+            self.factor = max(1.0, float(told.get("pace") or 1.0))
+        except (TypeError, ValueError):
+            self.factor = 1.0
+
+    def read_at(self, endpoint: str, marked: UtcTime | None) -> tuple[UtcTime | None, bool]:
+        """When it was last read, and whether its owner says so: marks are saved now and then only."""
+        at = self._reads.get(endpoint)
+        if not isinstance(at, int):
+            return marked, False
+        told = utc_text(datetime.fromtimestamp(at, UTC))
+        return (told, True) if marked is None or told > marked else (marked, True)
+
+
+def _endpoint(watched: _Watched, spec: Spec, held: Row) -> EndpointStanding:
+    row, now = watched.row, watched.now
     try:
         marks = msgspec.convert(held.get("marks") or {}, Marks)
     except msgspec.ValidationError:
         marks = Marks()  # of another release: read again from the start
-    every_s = interval_s or spec.endpoint.interval_s
-    late = marks.fresh is not None and seconds_between(marks.fresh, now) > 2 * every_s + MARKS_SAVED_S + SLACK_S
+    read_at, told = watched.read_at(spec.name, marks.fresh)
+    every_s = spec.endpoint.interval_s
+    felt_s = stretched(every_s, watched.factor)
+    lag_s = spec.incremental.lag_s if isinstance(spec.incremental, SinceTime) else 0.0
+    actual_s = max(0.0, seconds_between(read_at, now)) if read_at is not None else None
+    untold_s = TOLD_S if told else MARKS_SAVED_S
+    late = actual_s is not None and actual_s > 2 * felt_s + untold_s + SLACK_S
     # A pass under way saves now and then; the first after a change may be about to.
     passing = _within(READING_S, held.get("saved_at"), now) and (marks.walk is not None or marks.fresh is None)
-    reading = passing or (owned and _within(READING_S, row.updated_at, now))
+    reading = passing or (watched.owned and _within(READING_S, row.updated_at, now))
     code = str(held.get("failed_code") or "")
     state: State = "up to date"
     if not row.enabled:
         state = "paused"
     elif code:
-        state = "failing"
-    elif late or marks.fresh is None:
+        state = "not available" if code == NOT_AVAILABLE else "failing"
+    elif late or read_at is None:
         state = "reading" if reading else "behind" if late else "not read yet"
+    overdue = actual_s is None or actual_s > every_s + lag_s + untold_s
     return EndpointStanding(
         row.tenant_id,
         row.service,
         spec.name,
         state,
-        marks.fresh,
+        read_at,
         marks.swept_at,
         code,
         str(held.get("failed_what") or ""),
         held.get("failed_at"),
         late,
         _sweep_late(spec, marks, now),
+        every_s + lag_s,
+        actual_s,
+        _why_late(watched, state, code, felt_s / every_s) if overdue else "",
     )
+
+
+def _why_late(watched: _Watched, state: State, code: str, felt: float) -> str:
+    if state in ("paused", "not available"):
+        return state
+    if watched.row.refused:
+        return watched.row.status
+    if code:
+        return f"failing: {code}"
+    if not watched.owned:
+        return "nobody reads it"
+    if felt > 1.0:
+        return f"the vendor's budget stretches it {felt:.1f} times"
+    return "being read" if state == "reading" else "its reader is slow"
 
 
 def _within(seconds: float, then: UtcTime | None, now: UtcTime) -> bool:

@@ -37,7 +37,7 @@ GAP_STATES: Final[Mapping[str, str]] = {
     "archive": "is being read again from the raw archive",
     "source": "is being read again from the vendors",
 }
-UNTROUBLED: Final[frozenset[State]] = frozenset({"up to date", "reading", "paused"})
+UNTROUBLED: Final[frozenset[State]] = frozenset({"up to date", "reading", "paused", "off", "not available"})
 
 
 class _View(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ def _show_people(screen: Screen, seen: Seen, verdict: Verdict, view: _View) -> N
         screen.show([service for service, _ in seen.services], _service_columns(seen.at))
     for service, endpoints in seen.services:
         mixed = len(service.endpoints) > 1  # one state of all is told by the table above
-        shown = [one for one in endpoints if view.every or one.code or (mixed and one.state not in UNTROUBLED)]
+        shown = [one for one in endpoints if view.every or _is_told(one) or (mixed and one.state not in UNTROUBLED)]
         if shown:
             screen.say()
             screen.say(service.name)
@@ -197,7 +197,8 @@ def _service_columns(now: UtcTime) -> Columns[ServiceStanding]:
         "SERVICE": lambda one: one.service,
         "STATE": lambda one: one.state,
         "ENDPOINTS": lambda one: ", ".join(f"{count} {state}" for state, count in one.endpoints.items()),
-        "READ": lambda one: _within(one.read_at, now) if one.read_at or len(one.endpoints) == 1 else "not all yet",
+        "PROMISED": lambda one: rough(one.worst.promised_s) if one.worst and one.worst.promised_s else None,
+        "ACTUAL": lambda one: _age(one.worst) if one.read_at or len(one.endpoints) <= 1 else "not all yet",
         "SWEPT": lambda one: ago(one.swept_at, now) if one.swept_at else None,
         "READ BY": lambda one: _owner(one.owner, one.life) if one.owner else "nobody",
     }
@@ -207,7 +208,8 @@ def _endpoint_columns(now: UtcTime) -> Columns[EndpointStanding]:
     return {
         "ENDPOINT": lambda one: one.endpoint,
         "STATE": lambda one: one.state,
-        "READ": lambda one: _within(one.read_at, now),
+        "PROMISED": lambda one: rough(one.promised_s) if one.promised_s else None,
+        "ACTUAL": _age,
         "SWEPT": lambda one: ago(one.swept_at, now) if one.swept_at else None,
         "WHY": lambda one: _why(one, now),
     }
@@ -290,16 +292,24 @@ def _letter_columns(now: UtcTime) -> Columns[Letters]:
     }
 
 
-def _within(read_at: UtcTime | None, now: UtcTime) -> str:
-    """Marks are saved now and then, so it may have been read since."""
-    return f"within {rough(seconds_between(read_at, now))}" if read_at else "never"
+def _age(one: EndpointStanding | None) -> str | None:
+    """How old what was read last may be: the owner's word, or at most what was saved."""
+    if one is None or one.state in ("off", "not available"):
+        return None
+    return "never" if one.actual_s is None else f"within {rough(one.actual_s)}"
+
+
+def _is_told(one: EndpointStanding) -> bool:
+    """Is there something to say of it where not every endpoint is shown?"""
+    return bool(one.why_late or one.code) and one.state not in ("paused", "off", "not available", "not read yet")
 
 
 def _why(one: EndpointStanding, now: UtcTime) -> str:
-    if not one.code:
-        return "sweeps are late" if one.sweep_late else ""
-    tried = f", tried {ago(one.tried_at, now)}" if one.tried_at else ""
-    return f"{one.code}{tried}: {one.what}"
+    if one.code:
+        tried = f", tried {ago(one.tried_at, now)}" if one.tried_at else ""
+        return f"{one.code}{tried}: {one.what}"
+    late = f"late: {one.why_late}" if one.why_late not in ("", one.state) else ""
+    return ", ".join(filter(None, (late, "sweeps are late" if one.sweep_late else "")))
 
 
 def _owners(stage: Stage) -> Iterable[str]:

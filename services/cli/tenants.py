@@ -8,7 +8,17 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from services.cli.connections import connect, connection, connections, disconnect, everything, rename, switch
+from services.cli.connections import (
+    account_of,
+    connect,
+    connection,
+    connections,
+    customers_of,
+    disconnect,
+    everything,
+    rename,
+    switch,
+)
 from services.cli.credentials import asked, from_variables, missing_variables
 from services.cli.options import MappingsFolder, OneService, OneTenant, Service, TenantId, command
 from services.cli.screen import Columns, Screen, counted
@@ -62,7 +72,9 @@ def setup_service(
     """Connect a service to a tenant, or renew its credentials.
 
     A tenant that is not there yet is created. Credentials are read from {SERVICE}_{FIELD} variables, which
-    `avesa mapping show SERVICE` lists, else asked for. One call to the service proves them before anything is stored.
+    `avesa mapping show SERVICE` lists, else asked for; `@path` is what a file holds, such as a private key. One call to
+    the service proves them before anything is stored; only a refresh token that can be used once is spent by that, and
+    the one that comes for it is stored at once.
     """
     tenant_id = checked_tenant(tenant_id)
     integrations = load_mappings(mappings).integrations
@@ -106,11 +118,11 @@ async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
         others = await connections(runtime, wanted.tenant_id)
         before = next((row for row in others if row.service == wanted.service), None)
         with screen.working(f"proving the credentials with one call to {wanted.integration.title}"):
-            await _prove(runtime, wanted)
+            proven = await _prove(runtime, screen, wanted, world.settings.names)
         after = _row(wanted, before, others, runtime.clock.now(), world.settings.names)
         if not wanted.dry_run:
             screen.standing = "The new credentials may be stored already; run the command again, it does no harm."
-            await connect(runtime, after, wanted.credentials)
+            await connect(runtime, after, proven)
             for row in others:
                 if row.service != after.service and row.company_name != after.company_name:
                     await rename(runtime, row, after.company_name)
@@ -126,13 +138,16 @@ async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
     )
 
 
-async def _prove(runtime: "Runtime", wanted: Wanted) -> None:
-    """Errors: as `probe.prove`, in words for somebody who has just typed them."""
-    from services.extractor.probe import prove
+async def _prove(runtime: "Runtime", screen: Screen, wanted: Wanted, names: Names) -> dict[str, str]:
+    """What has to be stored. Errors: as `probe.prove`, in words for somebody who has just typed them."""
+    from services.extractor.probe import prove, spends
 
-    title = wanted.integration.title
+    title, service = wanted.integration.title, wanted.service
+    if spends(wanted.integration, wanted.credentials) and not wanted.dry_run:
+        screen.standing = "The refresh token may be spent and the next one stored: run the command again as it was."
+    secret = None if wanted.dry_run else names.secret(wanted.tenant_id, service)
     try:
-        await prove(runtime, wanted.integration, wanted.credentials, service=wanted.service)
+        return await prove(runtime, wanted.integration, wanted.credentials, service=service, secret=secret)
     except UnauthorizedError as err:
         remedy = f"Check them; `avesa mapping show {wanted.integration.service}` says where to find each."
         raise UnauthorizedError(f"{title} refuses these credentials", where=err.what, remedy=remedy) from err
@@ -179,6 +194,8 @@ def _show_connected(screen: Screen, done: Setup, integration: Integration, place
     if not done.enabled:
         screen.say(f"  avesa services resume{named}   (it is paused)")
     screen.say(f"  avesa check{named}")
+    if integration.customers is not None:
+        screen.say(f"  avesa services customers{named}   (those that these credentials reach)")
     if UP_FILE.exists():
         screen.say("  (`avesa up` runs here and begins to read it within a minute)")
     else:
@@ -196,7 +213,9 @@ class _ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-services = typer.Typer(cls=_ListByDefault, help="Connected services: list (the default), pause, resume, remove.")
+services = typer.Typer(
+    cls=_ListByDefault, help="Connected services: list (the default), pause, resume, remove, customers."
+)
 
 COLUMNS: "Columns[TenantService]" = {
     "TENANT": lambda row: row.tenant_id,
@@ -291,24 +310,42 @@ def remove(
 
 
 async def _remove(place: Place, screen: Screen, tenant_id: str, service: str) -> "TenantService":
+    """A partner goes with its customers, which live on its credentials."""
     async with open_world(place, screen) as world:
         row = await connection(world.runtime, tenant_id, service)
+        customers = customers_of(row, await connections(world.runtime, tenant_id))
         screen.standing = "It may be removed in part: run the command again to finish."
+        for customer in customers:
+            await disconnect(world.runtime, customer)
         await disconnect(world.runtime, row)
-        return row
+    if customers:
+        screen.note(f"{counted(len(customers), 'customer')} of it went with it")
+    if row.partner:
+        screen.note(f"if {row.partner} connects all of its customers, this one comes back: pause it instead")
+    return row
 
 
 # -- check ------------------------------------------------------------------------------------------------------------
 class Reached(msgspec.Struct, frozen=True):
-    """What came of asking an endpoint for one record. `state`: `ok`, `forbidden`, `not found`, `slow` or `failed`."""
+    """What came of asking an endpoint for one record. `state`: `ok`, `not available` (the customer does not have it),
+    `forbidden`, `not found`, `slow` or `failed`; `permission` is what the credentials lack."""
 
     endpoint: str
     state: str
     table: str | None
     why: str
+    permission: str = ""
 
 
-_STATES: Final = {"": "ok", "forbidden": "forbidden", "not_found": "not found", "timeout": "slow", "throttled": "slow"}
+_AVAILABLE: Final = ("ok", "not available")
+_STATES: Final = {
+    "": "ok",
+    "not_available": "not available",
+    "forbidden": "forbidden",
+    "not_found": "not found",
+    "timeout": "slow",
+    "throttled": "slow",
+}
 
 
 @command(app, "check", "avesa check --tenant-id acme-msp --service connectwise")
@@ -328,8 +365,8 @@ def check(screen: Screen, place: Place, tenant_id: TenantId, service: Service, m
             "WHY": lambda one: one.why,
         },
     )
-    missed = [one for one in reached if one.state != "ok"]
-    screen.note(f"{len(reached) - len(missed)} of {counted(len(reached), 'endpoint')} can be read")
+    missed = [one for one in reached if one.state not in _AVAILABLE]
+    screen.note(f"{sum(one.state == 'ok' for one in reached)} of {counted(len(reached), 'endpoint')} can be read")
     return 3 if missed else 0
 
 
@@ -341,9 +378,9 @@ async def _check(
     async with open_world(place, screen) as world:
         row = await connection(world.runtime, tenant_id, typed)
         integration = integrations[service_meant(row.service, integrations).partition(":")[0]]
-        credentials = await _credentials(world.runtime, row)
+        account = await account_of(world.runtime, row)
         with screen.working(f"asking each endpoint of {integration.title} for one record"):
-            found = await probe.check(world.runtime, integration, credentials, service=row.service)
+            found = await probe.check(world.runtime, integration, account, service=row.service)
     endpoints = integration.endpoints
     return [
         Reached(
@@ -351,17 +388,7 @@ async def _check(
             _STATES.get(one.code, "failed"),
             mapping.table if (mapping := endpoints[one.endpoint].canonical) is not None else None,
             one.what,
+            one.permission,
         )
         for one in found
     ]
-
-
-async def _credentials(runtime: "Runtime", row: "TenantService") -> dict[str, str]:
-    try:
-        return await runtime.secrets.get(row.secret)
-    except NotFoundError as err:
-        raise FatalError(
-            f"the credentials of {row.service} of tenant {row.tenant_id} are gone: no secret {row.secret!r}",
-            code="bad_credentials",
-            remedy="Store them again with `avesa setup-service`.",
-        ) from err

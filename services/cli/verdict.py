@@ -22,6 +22,7 @@ from services.contracts.times import UtcTime, seconds_between
 DONE, IN_PART = 0, 3
 SILENT_MAX_S: Final = 120.0  # lease times in which any living worker would have taken over
 NAMES_SHOWN_MAX: Final = 3
+REFUSED: Final = frozenset({"reconnect needed", "stopped"})  # states of a service of which one trouble tells all
 # What passes by itself; the extractor tries again with growing pauses, at most a quarter of an hour.
 PASSING: Final = frozenset({"unavailable", "timeout", "throttled", "conflict", "already_running", "aws_unreachable"})
 
@@ -233,6 +234,12 @@ def _refused(services: Iterable[ServiceStanding], now: UtcTime) -> Iterator[Trou
                 f"the credentials of {service.name} were refused{since}{why}",
                 f"Store new ones: avesa setup-service {service.options}",
             )
+        elif service.state == "stopped":
+            since = f", {ago(service.refused_at, now)}" if service.refused_at else ""
+            yield Trouble(
+                f"the vendor serves {service.name} no longer{since} ({service.why})",
+                f"See to it at the vendor; it is tried again by itself. See `avesa check {service.options}`.",
+            )
         elif service.state == "no mapping":
             yield Trouble(
                 f"no mapping file can be used for {service.name}",
@@ -246,7 +253,7 @@ def _not_read(reads: Iterable[Read], now: UtcTime) -> Iterator[Trouble]:
         (service, found)
         for service, endpoints in reads
         if not service.starting
-        and service.state != "reconnect needed"
+        and service.state not in REFUSED
         and (found := [one for one in endpoints if one.state in ("behind", "not read yet")])
     ]
     idle = [(service, found) for service, found in behind if service.owner is None]
@@ -289,7 +296,7 @@ def _failing(service: ServiceStanding, endpoints: Iterable[EndpointStanding], no
         for one in endpoints
         if one.state == "failing" and (one.code not in PASSING or one.late or one.read_at is None)
     ]
-    if not failing or service.state == "reconnect needed":
+    if not failing or service.state in REFUSED:
         return
     first = failing[0]
     reads = [one.read_at for one in failing if one.read_at]

@@ -17,7 +17,8 @@ from services.cli.options import MappingsFolder, command
 from services.cli.screen import Screen, counted
 from services.cli.world import Place, run
 from services.contracts.errors import NotFoundError, UsageError
-from services.contracts.mapping_files import MappingFiles, did_you_mean
+from services.contracts.hints import did_you_mean
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import Names, timeline_table
 from services.runtime.mapping_files import load_mappings
 

@@ -120,7 +120,7 @@ async def open_runtime(settings: Settings, level: Level = "warning") -> "AsyncIt
     from services.runtime.chance import SystemChance
     from services.runtime.clock import SystemClock
     from services.runtime.leases import Leases
-    from services.runtime.local_state import SqliteStates
+    from services.runtime.local_state import LocalStates
     from services.runtime.log import emitter
     from services.runtime.runtime import Runtime
     from services.runtime.threads import WorkerThreads
@@ -139,7 +139,7 @@ async def open_runtime(settings: Settings, level: Level = "warning") -> "AsyncIt
                     objects=aws.objects,
                     rows=aws.rows,
                     secrets=aws.secrets,
-                    states=SqliteStates(own),
+                    states=LocalStates(own),
                     clock=clock,
                     chance=chance,
                     threads=threads,

@@ -7,6 +7,7 @@ AvesaError
  ├── ConflictError     a conditional write lost: read again, decide again
  │    └── FencedError      somebody else owns this now: drop it quietly, keep nothing
  ├── NotFoundError     the thing named is not there
+ ├── ReadAgainError    the place to go on from is not known there any more: read all of it
  └── FatalError        a person must act: exit 1 with the message
       ├── UnauthorizedError   credentials refused: stop this tenant and service only
       └── UsageError          what was typed or written cannot be used: file, path, remedy
@@ -16,10 +17,10 @@ from typing import Literal
 
 Code = Literal[
     "already_running", "aws_unreachable", "bad_answer", "bad_credentials", "bad_envelope", "bad_mapping", "bad_row",
-    "bad_value", "conflict", "disk_full", "fenced", "forbidden", "missing_key", "not_found", "old_mapping",
-    "pages_do_not_advance", "payload_unreadable", "poison", "port_taken", "rebuild_unfinished", "throttled", "timeout",
-    "too_large", "unavailable", "unknown_service", "unknown_table", "unknown_tenant", "unreadable_time", "usage",
-    "vendor_error", "wrong_host",
+    "bad_value", "conflict", "disk_full", "fenced", "forbidden", "missing_key", "not_available", "not_found",
+    "old_mapping", "pages_do_not_advance", "payload_unreadable", "poison", "port_taken", "read_again",
+    "rebuild_unfinished", "stopped", "throttled", "timeout", "too_large", "unavailable", "unknown_service",
+    "unknown_table", "unknown_tenant", "unreadable_time", "usage", "vendor_error", "wrong_host",
 ]  # fmt: skip
 
 
@@ -79,6 +80,12 @@ class NotFoundError(AvesaError):
     """The thing named is not there."""
 
     default_code: Code = "not_found"
+
+
+class ReadAgainError(AvesaError):
+    """A delta token or cursor is not taken any more: forget it and read all again."""
+
+    default_code: Code = "read_again"
 
 
 class FatalError(AvesaError):

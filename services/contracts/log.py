@@ -92,6 +92,17 @@ class RecordsRejected(Event, frozen=True, kw_only=True):
     first: str = ""
 
 
+class RecordsRepeated(Event, frozen=True, kw_only=True):
+    """A page showed records twice, and differently: the latest counts. Said once for an endpoint: it will go on."""
+
+    level: ClassVar[Level] = "warning"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    tenant_id: str
+    service: str
+    endpoint: str
+    count: int
+
+
 class EndpointFailed(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "warning"
     counts: ClassVar[tuple[str, ...]] = ("count",)
@@ -109,6 +120,16 @@ class CredentialsRefused(Event, frozen=True, kw_only=True):
     tenant_id: str
     service: str
     count: int = 1
+
+
+class CustomersConnected(Event, frozen=True, kw_only=True):
+    """A partner's list of customers has changed: so many are read from now on, again, or no longer."""
+
+    tenant_id: str
+    service: str
+    new: int
+    back: int
+    gone: int
 
 
 class VendorThrottled(Event, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ mistake only, and `[...]` where a key stood; so what fails is walked once more b
 the smallest parts that fail are found: each is one `Problem`, and all of them are told at once.
 """
 
-import difflib
 import inspect
 import json
 import re
@@ -13,12 +12,13 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
 from services.contracts.errors import UsageError
-from services.contracts.integration import Endpoint, Integration, Keyset, Sweep
+from services.contracts.hints import did_you_mean, known_here
+from services.contracts.integration import Integration
+from services.contracts.mapping_checks import contradictions
 from services.contracts.names import timeline_table
 from services.contracts.schema import RESERVED_COLUMNS, CanonicalTable, Name
 
@@ -84,7 +84,7 @@ def decode_integration(data: bytes, file: str, routes_table: RoutesTable = every
     Errors: MappingError.
     """
     integration = _decode(data, Integration, file, lambda plain: _reduced(plain, routes_table))
-    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in _contradictions(integration))
+    _raise_any(Problem(file, at, what, remedy) for at, what, remedy in contradictions(integration, routes_table))
     return integration
 
 
@@ -247,7 +247,7 @@ def _inside_struct(value: dict[str, Any], kind: type[msgspec.Struct], at: str) -
         elif key != tag:
             hint = did_you_mean(key, known)
             meant += hint
-            yield _key(at, key), f"there is no field {key!r} here", hint or _one_of(known)
+            yield _key(at, key), f"there is no field {key!r} here", hint or known_here(known)
     for field in msgspec.structs.fields(kind):
         if field.required and field.encode_name not in value and repr(field.encode_name) not in meant:
             yield at, f"the field {field.encode_name!r} is missing", ""
@@ -262,9 +262,9 @@ def _inside_union(value: Any, arms: tuple[Any, ...], at: str) -> Iterator[Found]
         if tag in structs:
             yield from _inside_struct(value, structs[tag], at)
         elif "type" in value:
-            yield _key(at, "type"), f"{tag!r} is no type known here", did_you_mean(tag, structs) or _one_of(structs)
+            yield _key(at, "type"), f"{tag!r} is no type known here", did_you_mean(tag, structs) or known_here(structs)
         else:
-            yield at, "the field 'type' is missing", _one_of(structs)
+            yield at, "the field 'type' is missing", known_here(structs)
     elif isinstance(value, list):
         for arm in arms:
             yield from _inside(value, arm, at)
@@ -300,84 +300,7 @@ def _key(at: str, key: str | int) -> str:
     return f"{at}.{key}" if re.fullmatch(r"\w+", key) else f"{at}[{json.dumps(key)}]"
 
 
-def did_you_mean(word: object, known: Iterable[object]) -> str:
-    """`Did you mean 'x'?`, or nothing where nothing is close."""
-    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else ""
-
-
-def _one_of(known: Iterable[object]) -> str:
-    return f"Known here: {', '.join(sorted(map(str, known)))}."
-
-
-# -- what fits its type and cannot work -------------------------------------------------------------------------------
-_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")  # as services/extractor/templates.py reads them
-
-
-def _contradictions(integration: Integration) -> Iterator[Found]:
-    known = set(integration.credentials)
-    yield from _unfilled(msgspec.to_builtins(integration.auth), "$.auth", known)
-    yield from _unfilled(integration.headers, "$.headers", known)
-    yield from _unfilled(integration.base_url, "$.base_url", known)
-    yield from _clauses(integration, integration, "$")
-    for name, endpoint in integration.endpoints.items():
-        at = _key("$.endpoints", name)
-        parent = endpoint.parent
-        if parent is not None and parent.endpoint not in integration.endpoints:
-            hint = did_you_mean(parent.endpoint, integration.endpoints) or _one_of(integration.endpoints)
-            yield f"{at}.parent.endpoint", f"there is no endpoint {parent.endpoint!r}", hint
-        yield from _unfilled(endpoint.path, f"{at}.path", known | _parent_name(endpoint))
-        yield from _unfilled(endpoint.params, f"{at}.params", known)
-        yield from _clauses(integration, endpoint, at)
-        if endpoint.canonical is not None:
-            yield from _unknown_zone(endpoint.canonical.time_zone, f"{at}.canonical.time_zone")
-
-
-def _unfilled(value: Any, at: str, known: set[str]) -> Iterator[Found]:
-    """Placeholders in templates that nothing fills."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _unfilled(item, _key(at, key), known)
-    elif isinstance(value, str):
-        for word in sorted(set(_PLACEHOLDER.findall(value)) - known):
-            hint = did_you_mean(word, known) or f"Add {word!r} to `credentials`."
-            yield at, f"there is nothing to fill {{{word}}} with", hint
-
-
-def _clauses(integration: Integration, holder: Integration | Endpoint, at: str) -> Iterator[Found]:
-    """Templates that are about one value: they must hold it, and a clause needs a filter to stand in."""
-    known = set(integration.credentials)
-    pages, since, deletes = holder.pagination, holder.incremental, holder.deletes
-    about: list[tuple[str, str, str, set[str]]] = []  # where, template, its value, what else may fill it
-    if isinstance(pages, Keyset):
-        about.append((f"{at}.pagination.clause", pages.clause, "after", set()))
-    if since is not None and since.clause is not None:
-        about.append((f"{at}.incremental.clause", since.clause, "since", known))
-    if about and integration.filter is None:
-        yield about[0][0], "a clause needs a filter to stand in", "Add `filter` with the name of its parameter."
-    if isinstance(deletes, Sweep) and deletes.confirm is not None:
-        about.append((f"{at}.deletes.confirm", deletes.confirm, "record_id", known | _parent_name(holder)))
-    for where, template, word, others in about:
-        if f"{{{word}}}" not in template:
-            yield where, f"{{{word}}} is missing", f"Write {{{word}}} where the value belongs."
-        yield from _unfilled(template, where, others | {word})
-    if since is not None and since.params:
-        yield from _unfilled(since.params, f"{at}.incremental.params", known | {"since"})
-        if since.clause is None and not any("{since}" in text for text in since.params.values()):
-            yield f"{at}.incremental.params", "{since} is missing", "Write {since} where the value belongs."
-
-
-def _parent_name(holder: Integration | Endpoint) -> set[str]:
-    return {holder.parent.name} if isinstance(holder, Endpoint) and holder.parent is not None else set()
-
-
-def _unknown_zone(name: str, at: str) -> Iterator[Found]:
-    try:
-        ZoneInfo(name)
-    except (KeyError, OSError, ValueError):  # not found, a folder, not a name at all
-        yield at, f"{name!r} is no time zone", did_you_mean(name, available_timezones()) or "Such as America/New_York."
-
-
+# -- what only all files together can tell ----------------------------------------------------------------------------
 def _unknown_columns(
     integration: Integration, tables: Mapping[str, CanonicalTable], routes_table: RoutesTable
 ) -> Iterator[Found]:
@@ -388,7 +311,7 @@ def _unknown_columns(
         at = f"$.endpoints.{name}.canonical"
         table = tables.get(mapping.table)
         if table is None:
-            hint = did_you_mean(mapping.table, tables) or _one_of(tables)
+            hint = did_you_mean(mapping.table, tables) or known_here(tables)
             yield f"{at}.table", f"there is no canonical table {mapping.table!r}", hint
             continue
         columns = table.all_columns()

@@ -1,20 +1,23 @@
 """HTTP, the only place that speaks it. `Http` sends one request; `Caller` gets an answer that can be used.
 
 Everything has a bound: the time to connect, the time between two bytes, the time of a whole answer, its size, its
-redirects (never to another host), the tries. A 429 is no failed try: it slows everybody down and goes on.
+redirects (never to another host), the tries. A 429 is no failed try: it slows everybody down and goes on. A server that
+takes its time holds up nobody but those who ask it (`Lanes`).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import IO, Final, Generic, Protocol, Self, TypeVar
 
 import aiohttp
 import msgspec
+from msgspec.structs import asdict, replace
 from yarl import URL
 
+from services.contracts.access import Limits
 from services.contracts.errors import (
     AvesaError,
     NotFoundError,
@@ -23,74 +26,87 @@ from services.contracts.errors import (
     ThrottledError,
     UnauthorizedError,
 )
-from services.contracts.integration import Limits
 from services.contracts.log import Retried, VendorThrottled
-from services.contracts.times import UtcTime, seconds_between, utc_text
+from services.contracts.times import UtcTime
+from services.extractor.access import Access
+from services.extractor.addresses import followed
+from services.extractor.answers import (
+    BODY_BYTES_MAX,
+    CHUNK_BYTES,
+    FILE_BYTES_MAX,
+    NO_CONTENT,
+    Answer,
+    Format,
+    batches,
+    spool,
+    whole,
+)
 from services.extractor.auth import Site
 from services.extractor.clockskew import earliest_time, read_offset, vendor_time
-from services.extractor.limits import accepted, budget_of, refused, reserve
-from services.extractor.requests import Request, followed
+from services.extractor.connections import Lanes
+from services.extractor.limits import accepted, budget_of, fullness, refused, reserve, resume, settle, tell, used
+from services.extractor.meanings import NO_TERMS, Terms, error_of, is_empty
+from services.extractor.requests import Request
 from services.runtime.runtime import Runtime
 
 T = TypeVar("T")
+Read = Callable[[Answer, UtcTime], T]
 
 USER_AGENT: Final = "avesa"
-BODY_BYTES_MAX: Final = 128 * 1024 * 1024  # one record of 20 MB on a page of a thousand is no reason to fail
-CHUNK_BYTES: Final = 256 * 1024
 REDIRECTS_MAX: Final = 3
-CONNECTIONS_MAX: Final = 200
+CONNECTIONS_MAX: Final = 512  # of a worker; besides, a host of which nothing is asked yet never waits
+IDLE_CONNECTION_S: Final = 30.0
+NAMES_HELD_S: Final = 300  # what an address resolved to
 TRIES_MAX: Final = 6
 WAIT_FIRST_S, WAIT_MAX_S = 0.5, 30.0
 THROTTLED_MAX_S: Final = 3_600.0  # of one request; longer, and the endpoint tries again at its next turn
 NAP_MAX_S: Final = 30.0  # a long wait is slept in pieces, so that the lease sees us move
-SAID_LENGTH_MAX: Final = 200
-NO_CONTENT: Final = 204
-NOTHING: Final = b"null"  # how a reader is told of an answer without a body
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING = frozenset({408, 425})
-_GONE = frozenset({404, 410})
+_SAME_AGAIN = frozenset({307, 308})  # the only redirects that keep a POST one: RFC 9110 15.4
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What came back. Names of `headers` are lower case."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = {}
+class Download(Request, frozen=True):
+    """A request whose answer may be longer than what fits into memory: it comes as `Answer.file`, which whoever asked
+    closes."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Of one request: the time to connect, between two bytes and for a whole answer, and the answer's size."""
+    """Of one request: the time to connect, between two bytes and for a whole answer; the answer's size in memory, and
+    for a download on disk, with its own time."""
 
     connect_s: float = 10.0
     silence_s: float = 60.0
     whole_s: float = 300.0
     body_bytes: int = BODY_BYTES_MAX
+    file_bytes: int = FILE_BYTES_MAX
+    file_s: float = 3_600.0
 
 
 class Transport(Protocol):
     """Whatever carries a request to a vendor and an answer back."""
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        """One try, whatever its status. Errors: RetryableError; RejectedError `too_large`, `wrong_host`."""
+        """One try, whatever its status. The request's own headers go before `headers`. A `Download` may be answered
+        with a file, which the caller closes.
+
+        Errors: RetryableError; RejectedError `too_large`, `wrong_host`.
+        """
         ...
 
 
 class Http:
     """`Transport` over the network. Keeps no cookie: customers share nothing."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    def __init__(self, bounds: Bounds | None = None, connections_max: int = CONNECTIONS_MAX) -> None:
         self._bounds = bounds or Bounds()
+        self._lanes = Lanes(connections_max)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        bounds = self._bounds
-        timeout = aiohttp.ClientTimeout(total=bounds.whole_s, sock_connect=bounds.connect_s, sock_read=bounds.silence_s)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S, ttl_dns_cache=NAMES_HELD_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=timeout,
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"},
         )
         return self
 
@@ -101,37 +117,74 @@ class Http:
         await self._session.close()
 
     async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
-        address = request.address
+        address, sent = request.address, _headers(request, headers)
         for _ in range(REDIRECTS_MAX + 1):
-            answer = await self._once(address, headers, request.source)
+            answer = await self._once(request, address, sent)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or location is None:
+                return answer
+            if request.method != "GET" and answer.status not in _SAME_AGAIN:
                 return answer
             address = followed(address, location)
         raise RejectedError(f"{request.source}: redirected without end", code="pages_do_not_advance")
 
-    async def _once(self, address: str, headers: Mapping[str, str], source: str) -> Answer:
+    async def _once(self, request: Request, address: str, headers: Mapping[str, str]) -> Answer:
         assert self._session is not None, "used inside `async with`"
-        url = URL(address, encoded=True)
+        url, bounds, long = URL(address, encoded=True), self._bounds, isinstance(request, Download)
+        timeout = aiohttp.ClientTimeout(
+            total=bounds.file_s if long else bounds.whole_s, connect=bounds.connect_s, sock_read=bounds.silence_s
+        )
+        body = request.body or None
         try:
-            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-                body = await self._body(response, source)
-                return Answer(response.status, body, {name.lower(): text for name, text in response.headers.items()})
+            async with (
+                self._lanes.lane(url.authority),
+                self._session.request(
+                    request.method, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+                ) as response,
+            ):
+                told = {name.lower(): text for name, text in response.headers.items()}
+                if long and 200 <= response.status < 300:
+                    return Answer(response.status, b"", told, await self._file(response, request.source))
+                return Answer(response.status, await self._body(response, request.source), told)
         except TimeoutError as err:
-            raise RetryableError(f"{source}: {url.host} did not answer in time", code="timeout") from err
+            raise RetryableError(f"{request.source}: {url.host} did not answer in time", code="timeout") from err
         except (aiohttp.ClientError, OSError) as err:  # their texts may hold a URL: the kind says enough
-            raise RetryableError(f"{source}: no whole answer from {url.host} ({type(err).__name__})") from err
+            what = f"{request.source}: no whole answer from {url.host} ({type(err).__name__})"
+            raise RetryableError(what) from err
 
     async def _body(self, response: aiohttp.ClientResponse, source: str) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):  # already decompressed
-            size += len(chunk)
-            if size > self._bounds.body_bytes:
-                what = f"{source}: an answer of more than {self._bounds.body_bytes} bytes"
-                raise RejectedError(what, code="too_large")
-            chunks.append(chunk)
+        chunks = [chunk async for chunk in _chunks(response, self._bounds.body_bytes, source)]
         return b"".join(chunks)
+
+    async def _file(self, response: aiohttp.ClientResponse, source: str) -> IO[bytes]:
+        file = spool()
+        try:
+            async for chunk in _chunks(response, self._bounds.file_bytes, source):
+                file.write(chunk)  # 256 KiB into the page cache
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+async def _chunks(response: aiohttp.ClientResponse, bytes_max: int, source: str) -> AsyncGenerator[bytes, None]:
+    """The body, decompressed where a header says that it is not. Errors: RejectedError `too_large`."""
+    size = 0
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        size += len(chunk)
+        if size > bytes_max:
+            raise RejectedError(f"{source}: an answer of more than {bytes_max} bytes", code="too_large")
+        yield chunk
+
+
+def _headers(request: Request, headers: Mapping[str, str]) -> dict[str, str]:
+    """All that is sent, each name once; what the request itself says counts."""
+    accept = "*/*" if isinstance(request, Download) else "application/json"
+    content = {"Content-Type": request.content_type} if request.content_type else {}
+    named = {name.lower(): (name, text) for name, text in (("Accept", accept), *headers.items(), *content.items())}
+    named |= {name.lower(): (name, text) for name, text in request.headers}
+    return dict(named.values())
 
 
 class Got(msgspec.Struct, Generic[T], frozen=True):
@@ -159,7 +212,11 @@ def _no_lease() -> None:
     """For callers that hold none."""
 
 
-def _anything(_body: bytes, _observed_at: UtcTime) -> bool:
+def _whole(answer: Answer, _observed_at: UtcTime) -> Answer:
+    return whole(answer)
+
+
+def _anything(_answer: Answer, _observed_at: UtcTime) -> bool:
     return True
 
 
@@ -170,54 +227,110 @@ class Caller:
         self,
         runtime: Runtime,
         transport: Transport,
-        site: Site,
+        access: Access,
         limits: Limits,
         label: tuple[str, str],
         alive: Callable[[], None] = _no_lease,
         patience: Patience | None = None,
     ) -> None:
-        self.site = site
-        self._runtime, self._transport, self._alive = runtime, transport, alive
+        self._runtime, self._transport, self._access, self._alive = runtime, transport, access, alive
         self._tenant_id, self._service = label
         self._patience = patience or Patience()
         self._budget = budget_of(limits)
         self._slots = asyncio.Semaphore(limits.concurrency)
+        self._background_slots = asyncio.Semaphore(max(1, limits.concurrency - 1))  # one is for live reads
         self._turns = {False: asyncio.Lock(), True: asyncio.Lock()}  # first come, first served; live and background
 
+    async def site(self) -> Site:
+        """The API as it is asked now. Errors: as `Access.site`."""
+        return await self._access.site()
+
+    # -- the budget ---------------------------------------------------------------------------------------------------
+    @property
+    def fullness(self) -> float:
+        """How full the budget is: 0.0 unused, 1.0 nobody may ask just now."""
+        return fullness(self._budget, self._runtime.clock.monotonic())
+
+    def used(self) -> str:
+        """What a successor must know of what was used; see `limits.used`."""
+        return used(self._budget, self._runtime.clock.monotonic(), self._runtime.clock.now())
+
+    def resume(self, told: str | None, *, unknown_s: float = 0.0) -> None:
+        """Count what a former owner used, before anything is asked; see `limits.resume`."""
+        clock = self._runtime.clock
+        resume(self._budget, told, clock.monotonic(), clock.now(), unknown_s=unknown_s)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
     async def get(
         self,
         request: Request,
-        read: Callable[[bytes, UtcTime], T],
+        read: Read[T],
         *,
+        terms: Terms = NO_TERMS,
         calls: Calls | None = None,
         background: bool = False,
     ) -> Got[T]:
-        """The answer to `request`, as `read` (in a thread) makes it of its bytes and its `observed_at`.
+        """The answer to `request`, as `read` (in a thread) makes it of the answer and its `observed_at`.
 
+        Shape:  what a rule of the `terms` calls `empty` is read as an answer without content (204).
         Errors: RetryableError when the tries are used up (ThrottledError: told to wait for too long);
-        UnauthorizedError; RejectedError `forbidden`, `vendor_error`, `too_large`, `wrong_host`; NotFoundError.
+                UnauthorizedError, after one renewal of the token, or `stopped`; RejectedError `forbidden`,
+                `not_available`, `vendor_error`, `too_large`, `wrong_host`; NotFoundError; ReadAgainError; those of
+                `read` and of `Access`.
         """
-        got = await self._get(request, read, calls, background)
+        got = await self._get(request, read, terms, calls, background)
         if isinstance(got.value, NotFoundError):
             raise got.value
         return Got(got.value, got.observed_at, got.earliest_at)
 
-    async def is_there(self, request: Request, *, calls: Calls | None = None) -> Got[bool]:
-        """Is there anything at all? 404 and 410 are an answer here. Errors: as `get`, but for NotFoundError."""
-        got = await self._get(request, _anything, calls, background=True)
+    async def is_there(self, request: Request, *, terms: Terms = NO_TERMS, calls: Calls | None = None) -> Got[bool]:
+        """Is there anything at all? `gone` (404 and 410, unless the terms say otherwise) is an answer here.
+
+        Errors: as `get`, but for NotFoundError.
+        """
+        got = await self._get(request, _anything, terms, calls, background=True)
         return Got(not isinstance(got.value, NotFoundError), got.observed_at, got.earliest_at)
 
+    async def download(
+        self,
+        request: Request,
+        read: Read[T],
+        format: Format,
+        *,
+        terms: Terms = NO_TERMS,
+        calls: Calls | None = None,
+        background: bool = False,
+    ) -> AsyncGenerator[Got[T], None]:
+        """A long NDJSON or CSV answer, batch by batch (at least one), each as `read` makes it: memory stays flat.
+
+        Shape:  all of it has arrived on disk before the first batch; every batch has the times of the request.
+        Errors: as `get`.
+        """
+        asked = Download(**asdict(request))
+        got = await self.get(asked, _whole, terms=terms, calls=calls, background=background)
+        parts = batches(got.value, format)
+        try:
+            while (part := await self._runtime.threads.run(_read_next, parts, read, got.observed_at)) is not None:
+                self._alive()
+                yield Got(part[0], got.observed_at, got.earliest_at)
+        except AvesaError as err:
+            err.where = err.where or request.source
+            raise
+        finally:
+            if got.value.file is not None:
+                with contextlib.suppress(ValueError):  # a thread is at it still: it goes with the thread's last hold
+                    parts.close()
+                    got.value.file.close()
+
     async def _get(
-        self, request: Request, read: Callable[[bytes, UtcTime], T], calls: Calls | None, background: bool
+        self, request: Request, read: Read[T], terms: Terms, calls: Calls | None, background: bool
     ) -> Got[T | NotFoundError]:
-        tries, throttled_s = 0, 0.0
+        tries, throttled_s, renewed = 0, 0.0, False
         while True:
-            await self._turn(background)
-            if calls is not None:
-                calls.count += 1
+            site = await self._access.site()
+            await self._turn(request.cost, background)
             try:
-                async with self._slots:
-                    got = await self._try(request, read)
+                got = await self._try(request, site, read, terms, calls, background)
                 accepted(self._budget)
                 return got
             except ThrottledError as err:
@@ -231,25 +344,46 @@ class Caller:
                 wait_s = min(WAIT_MAX_S, WAIT_FIRST_S * 2**tries) * (0.5 + self._runtime.chance.fraction())
                 self._runtime.emit(Retried(what=f"{self._service} {request.source}", code=err.code, wait_s=wait_s))
                 await self._nap(wait_s)
+            except UnauthorizedError as err:
+                if renewed or err.code != "bad_credentials" or await self._access.renewed(site) is site:
+                    raise
+                renewed = True
 
-    async def _try(self, request: Request, read: Callable[[bytes, UtcTime], T]) -> Got[T | NotFoundError]:
+    async def _try(
+        self, request: Request, site: Site, read: Read[T], terms: Terms, calls: Calls | None, background: bool
+    ) -> Got[T | NotFoundError]:
+        """One try, granted already, whose cost is settled here."""
         clock = self._runtime.clock
-        started_at, started = clock.now(), clock.monotonic()
-        answer = await self._transport.send(request, self.site.headers)
-        offset = read_offset(answer.headers.get("date"), started_at, clock.monotonic() - started)
-        observed_at, earliest_at = vendor_time(started_at, offset), earliest_time(started_at, offset)
-        error = error_of(answer, request, self.site, clock.now())
-        if isinstance(error, NotFoundError):
-            return Got(error, observed_at, earliest_at)
-        if error is not None:
-            raise error
-        body = NOTHING if answer.status == NO_CONTENT else answer.body
+        async with contextlib.AsyncExitStack() as slots:
+            try:
+                if background:
+                    await slots.enter_async_context(self._background_slots)
+                await slots.enter_async_context(self._slots)
+                if calls is not None:
+                    calls.count += 1
+                started_at, started = clock.now(), clock.monotonic()
+                answer = await self._transport.send(_signed(request, site), site.headers)
+            finally:
+                settle(self._budget, clock.monotonic(), request.cost)
+            offset = read_offset(answer.headers.get("date"), started_at, clock.monotonic() - started)
+            tell(self._budget, answer.headers, clock.monotonic(), vendor_time(clock.now(), offset))
+            observed_at = vendor_time(started_at, offset)
+            understood = partial(_understood, answer, request, site, clock.now(), terms, read, observed_at)
+            value = await self._read(answer, request, understood)
+        if isinstance(value, AvesaError) and not isinstance(value, NotFoundError):
+            raise value
+        return Got(value, observed_at, earliest_time(started_at, offset))
+
+    async def _read(self, answer: Answer, request: Request, understood: Callable[[], T]) -> T:
+        """In a thread. What cannot be read is told with the request it came from."""
         try:
-            value = await self._runtime.threads.run(read, body, observed_at)
-        except AvesaError as err:
-            err.where = err.where or request.source
+            return await self._runtime.threads.run(understood)
+        except BaseException as err:
+            if answer.file is not None:
+                answer.file.close()
+            if isinstance(err, AvesaError):
+                err.where = err.where or request.source
             raise
-        return Got(value, observed_at, earliest_at)
 
     def _slow_down(self, err: ThrottledError) -> float:
         clock, chance = self._runtime.clock, self._runtime.chance
@@ -257,11 +391,14 @@ class Caller:
         self._runtime.emit(VendorThrottled(tenant_id=self._tenant_id, service=self._service, wait_s=wait_s))
         return wait_s
 
-    async def _turn(self, background: bool) -> None:
-        """Wait until the budget grants a request."""
+    async def _turn(self, cost: float, background: bool) -> None:
+        """Wait until the budget grants a request; it is under way then. Errors: ThrottledError: not for too long."""
         async with self._turns[background]:
             self._alive()
-            while (wait_s := reserve(self._budget, self._runtime.clock.monotonic(), background=background)) > 0:
+            while (wait_s := reserve(self._budget, self._runtime.clock.monotonic(), cost, background=background)) > 0:
+                if wait_s > self._patience.throttled_max_s:
+                    what = f"the budget of {self._service} is used up for {wait_s / 60:.0f} more minutes"
+                    raise ThrottledError(what, retry_after_s=wait_s)
                 await self._nap(min(wait_s, NAP_MAX_S))
 
     async def _nap(self, seconds: float) -> None:
@@ -271,50 +408,24 @@ class Caller:
             self._alive()
 
 
-def error_of(answer: Answer, request: Request, site: Site, now: UtcTime) -> AvesaError | None:
-    """What a status means to whoever asked; None where the body is the answer. Never shows a credential."""
-    status = answer.status
-    if 200 <= status < 300:
-        return None
-    retry_after_s = read_retry_after(answer.headers.get("retry-after"), now)
-    if status == 429 or (status == 503 and retry_after_s is not None):
-        return ThrottledError(f"{request.source}: asked to slow down", retry_after_s=retry_after_s)
-    said = site.scrubbed(what_it_says(answer.body))
-    what = f"{request.source}: the vendor answered {status}" + (f" and said {said!r}" if said else "")
-    if status in _PASSING or status >= 500:
-        return RetryableError(what, code="unavailable")
-    if status == 401:
-        return UnauthorizedError(what, remedy="Replace the credentials with `avesa setup-service`.")
-    if status == 403:
-        remedy = "Grant these credentials the permission at the vendor, or switch the endpoint off in the mapping."
-        return RejectedError(what, code="forbidden", remedy=remedy)
-    return NotFoundError(what) if status in _GONE else RejectedError(what, code="vendor_error")
+def _signed(request: Request, site: Site) -> Request:
+    """With the query parameters that say who we are."""
+    return replace(request, query=(*request.query, *site.params.items())) if site.params else request
 
 
-def read_retry_after(text: str | None, now: UtcTime) -> float | None:
-    """Seconds named by a `Retry-After` (a number or a date), None where there is none to be read."""
-    if text is None:
-        return None
-    try:
-        return max(0.0, float(int(text.strip())))
-    except ValueError:
-        pass
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, seconds_between(now, utc_text(until if until.tzinfo is not None else until.replace(tzinfo=UTC))))
+def _understood(
+    answer: Answer, request: Request, site: Site, now: UtcTime, terms: Terms, read: Read[T], observed_at: UtcTime
+) -> T | AvesaError:
+    """What `read` makes of an answer that may be read, or what is wrong with it. Errors: those of `read`."""
+    error = error_of(answer, request, site, now, terms)
+    empty = error is None and is_empty(answer, terms)
+    if answer.file is not None and (empty or error is not None):
+        answer.file.close()
+    if error is not None:
+        return error
+    return read(Answer(NO_CONTENT, b"", answer.headers) if empty else answer, observed_at)
 
 
-def what_it_says(body: bytes) -> str:
-    """The message in the JSON of an error, if there is one."""
-    try:
-        plain = msgspec.json.decode(body[:65_536])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    if isinstance(plain, dict):
-        for name in ("message", "error_description", "error", "title", "detail"):
-            found = plain.get(name)
-            if isinstance(found, str):
-                return found[:SAID_LENGTH_MAX]
-    return ""
+def _read_next(parts: Iterator[Answer], read: Read[T], observed_at: UtcTime) -> tuple[T] | None:
+    part = next(parts, None)
+    return None if part is None else (read(part, observed_at),)

@@ -16,14 +16,16 @@ from services.contracts.errors import (
     UsageError,
 )
 from services.contracts.gaps import Gap
-from services.contracts.integration import integration_name
+from services.contracts.integration import Integration, integration_name
 from services.contracts.log import EndpointFailed, WaitingFor
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.partitions import Partition
+from services.contracts.times import seconds_between
 from services.extractor.fetch import Transport
 from services.extractor.opening import opened
 from services.extractor.plan import specs
-from services.extractor.tenants import TenantService, connected, refuse
+from services.extractor.schedule import in_force
+from services.extractor.tenants import Sharers, TenantService, connected, refuse
 from services.extractor.unit import LEASE_SCOPE
 from services.runtime.gaps import gaps
 from services.runtime.leases import Lease
@@ -31,14 +33,18 @@ from services.runtime.loop import pause
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
 from services.runtime.sharing import Share, rest_s
+from services.runtime.threads import SomeThreads
 
 SCAN_S: Final = 30.0  # a service that is new, changed or gone is noticed within a minute
 AGAIN_S: Final = 30.0  # until a unit that failed as a whole is tried again
+NEWCOMER_S: Final = 2 * SCAN_S  # by then every worker has seen it, and those it shares a budget with have made room
 UNITS_MAX: Final = 1_000  # of one worker
+UNIT_THREADS_MAX: Final = 2  # pieces of a unit's computation at a time
 SAID_MAX: Final = 1_000  # complaints remembered so as not to repeat them
 
 
 class _Running(msgspec.Struct):
+    settings: object
     row: TenantService
     lease: Lease
     task: "asyncio.Task[None]"
@@ -58,6 +64,7 @@ class Fleet:
     ) -> None:
         self._runtime, self._mappings, self._transport = runtime, mappings, transport
         self._only, self._interval_s = only, interval_s
+        self._sharers = Sharers(runtime.names)
         self._publisher = runtime.publisher(runtime.names.raw_stream)
         self._rows: tuple[TenantService, ...] = ()
         self._running: dict[str, _Running] = {}
@@ -93,17 +100,24 @@ class Fleet:
             return
         for unreadable in found.unreadable:
             self._say_once("", unreadable)
-        self._rows = tuple(
-            msgspec.structs.replace(row, interval_s=row.interval_s or self._interval_s)
-            for row in found.services
-            if self._is_ours(row)
-        )
-        settings = {row.name: row.settings for row in self._rows if row.enabled}
+        self._sharers = Sharers(self._runtime.names, found.services)
+        self._rows = tuple(row for row in found.services if self._is_ours(row))
+        settings = {row.name: self._settings(row) for row in self._rows if row.enabled}
         fresh = asked - self._asked
         for name, running in self._running.items():
-            if settings.get(name) != running.row.settings or (fresh and self._concerned(running.row, fresh)):
+            if settings.get(name) != running.settings or (fresh and self._concerned(running.row, fresh)):
                 running.stopping.set()
         self._asked = asked
+
+    def _sharers_of(self, row: TenantService) -> int:
+        """How many live on one budget with this row, itself included."""
+        integration = self._mappings.integrations.get(integration_name(row.service))
+        shared = integration is not None and integration.limits.per == "credential"
+        return self._sharers.of(row) if shared else 1
+
+    def _settings(self, row: TenantService) -> object:
+        """What a unit has to start anew for."""
+        return row.settings, self._sharers_of(row)
 
     def _concerned(self, row: TenantService, asked: frozenset[Gap]) -> bool:
         """Is a unit asked to publish again what a stream lost? It finds in its rows what exactly, when it starts."""
@@ -115,10 +129,16 @@ class Fleet:
         if self._only and not self._only & {row.service, integration_name(row.service)}:
             return False
         try:
-            return bool(specs(find_integration(self._mappings, row.service)))
+            integration = self._integration(row)
+            return bool(specs(integration)) or (row.connect_all and integration.customers is not None)
         except UsageError as err:
             self._say_once(row.name, err)
             return False
+
+    def _integration(self, row: TenantService) -> Integration:
+        """As this tenant wants it, with its part of the budget. Errors: UsageError."""
+        integration = find_integration(self._mappings, row.service)
+        return in_force(integration, row, self._sharers_of(row), self._interval_s)
 
     def _say_once(self, name: str, err: UsageError) -> None:
         """A row or mapping that cannot be used is skipped; it is said when it is met, not at every scan."""
@@ -145,20 +165,22 @@ class Fleet:
     def _start(self, row: TenantService, lease: Lease) -> None:
         stopping = asyncio.Event()
         task = asyncio.create_task(self._serve(row, lease, stopping))
-        self._running[row.name] = _Running(row, lease, task, stopping)
+        self._running[row.name] = _Running(self._settings(row), row, lease, task, stopping)
 
     def _may_be_ours(self, row: TenantService) -> bool:
         """It is ours, or might be taken by anybody now."""
         if row.name in self._running:
             return self._runtime.leases.holds(LEASE_SCOPE, row.name) is not None
-        clock = self._runtime.clock
-        return row.may_try(clock.now()) and clock.monotonic() >= self._not_before.get(row.name, float("-inf"))
+        clock, now = self._runtime.clock, self._runtime.clock.now()
+        if self._sharers_of(row) > 1 and row.updated_at and 0.0 <= seconds_between(row.updated_at, now) < NEWCOMER_S:
+            return False
+        return row.may_try(now) and clock.monotonic() >= self._not_before.get(row.name, float("-inf"))
 
     async def _serve(self, row: TenantService, lease: Lease, stopping: asyncio.Event) -> None:
         """One unit from lease to lease. What it cannot help concerns no other."""
-        runtime = self._runtime
+        runtime = msgspec.structs.replace(self._runtime, threads=SomeThreads(self._runtime.threads, UNIT_THREADS_MAX))
         try:
-            integration = find_integration(self._mappings, row.service)
+            integration = self._integration(row)
             async with opened(runtime, integration, row, lease, self._publisher, self._transport, stopping) as unit:
                 await unit.run()
         except ConflictError:

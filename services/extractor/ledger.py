@@ -7,7 +7,7 @@ attribute only: `reread_asked_at`, when what the endpoint had published was lost
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from services.contracts.ports import Row, Value
 from services.contracts.times import UtcTime
 from services.extractor.fetch import Caller
 from services.extractor.marks import Marks, fitting
-from services.extractor.memory import Entry, Memory
+from services.extractor.memory import Below, Entry, Memory
 from services.extractor.plan import Spec
 from services.runtime.commits import Commits, number_of
 from services.runtime.leases import Lease
@@ -47,7 +47,7 @@ class Desk(msgspec.Struct, frozen=True):
         """Tell whoever takes over from us how much it will read again."""
         unsaved = self.lease.progress.get("unsaved", 0)
         assert isinstance(unsaved, int), "only this writes it"
-        self.lease.progress = {"unsaved": unsaved + events}
+        self.lease.progress = {**self.lease.progress, "unsaved": unsaved + events}
 
 
 class Ledger:
@@ -99,14 +99,15 @@ class Ledger:
             self._unsaved += published
         self._desk.count_unsaved(published)
 
-    async def note_parents(self, parents: Iterable[str]) -> None:
-        """All records below these were read."""
+    async def note_below(self, read: Mapping[str, Below]) -> None:
+        """All records below these parents were read so far, and are published."""
         async with self._lock:
-            self.memory.note_read(parent for parent in parents if not self.memory.has_read(parent))
+            self.memory.note_below(read)
 
-    async def forget_parents(self, but: Collection[str]) -> None:
+    async def forget_below(self, but: Collection[str]) -> None:
+        """Parents that are not there any more."""
         async with self._lock:
-            self.memory.forget_parents(but)
+            self.memory.forget_below(but)
 
     async def save(self) -> None:
         """Make all of it durable, if we still own it.
@@ -188,11 +189,18 @@ async def open_ledger(desk: Desk, spec: Spec) -> Ledger:
     name = f"{desk.tenant_id}/{desk.service}/{spec.name}"
     local = desk.runtime.states.open(f"memory/{name}")
     state = SnapshotState(desk.runtime.objects, local, lambda n: state_key("memory", name, desk.lease.epoch, n))
-    marks = fitting(msgspec.convert(row.get("marks") or {}, Marks), spec.shape)
+    shape = shape_of(spec)
+    marks = fitting(msgspec.convert(row.get("marks") or {}, Marks), shape)
     if not await _load(state, msgspec.convert(row.get("segments") or [], list[Segment])):
         desk.runtime.emit(MemoryLost(scope="memory", name=name))
-        marks = Marks(shape=spec.shape, lost=True)  # everything is published again; sweeps wait until it was
+        marks = Marks(shape=shape, lost=True)  # everything is published again; sweeps wait until it was
     return Ledger(desk, spec.name, Memory(state), marks, row)
+
+
+def shape_of(spec: Spec) -> str:
+    """The list that marks hold for, and what its records are remembered with for those that hang from them."""
+    links = [".".join(link) for link in spec.rules.links]
+    return "|".join([spec.shape, *links])
 
 
 async def _load(state: SnapshotState, segments: Sequence[Segment]) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from services.contracts.events import Evidence
 from services.contracts.times import UtcTime, shifted
+from services.extractor.marks import Reached
 from services.extractor.records import VendorRecord
 from services.runtime.snapshots import SnapshotState
 
@@ -16,7 +17,9 @@ RECORD, PARENT = b"r", b"p"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The last observation of a record. `missing_at`: a sweep that began then did not find it.
+    """The last observation of a record. `missing_at`: a sweep that began then did not find it. `links`: what the
+    templates of endpoints below it ask for (`Rules.links`). A new field goes to the end and has a default: what was
+    written before it is read for years.
 
     It is written down before it is published, and is `sure` once the stream has acknowledged it. One that is not may
     be on the stream or not (its writer died, or is slow): all that follows is judged as if it were, and it is
@@ -29,11 +32,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     deleted: bool = False
     missing_at: UtcTime | None = None
     sure: bool = True
+    links: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
         """A deletion that was published: nothing is left to be found out about the record."""
         return self.deleted and self.sure
+
+
+class Below(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How far the records below one parent were read. `parent` tells what the parent was like then, `since` when it was
+    first read below as such, `read_at` when last (`below.py`): None where there was nothing to read; `reached` is where
+    reading goes on. Unless somebody asks for these, it says no more than that all was read."""
+
+    parent: bytes = b""
+    since: UtcTime | None = None
+    read_at: UtcTime | None = None
+    reached: Reached = Reached()
 
 
 class Ruling(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +61,8 @@ class Ruling(msgspec.Struct, frozen=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
+_decode_below = msgspec.msgpack.Decoder(Below).decode
+_READ_BELOW = Below()
 
 
 def latest(entries: Iterable[Entry | None]) -> Entry | None:
@@ -55,24 +72,54 @@ def latest(entries: Iterable[Entry | None]) -> Entry | None:
 
 
 def judge(
-    own: Entry | None, newest: Entry | None, record: VendorRecord, observed_at: UtcTime, tick_s: float
+    own: Entry | None,
+    newest: Entry | None,
+    record: VendorRecord,
+    observed_at: UtcTime,
+    tick_s: float,
+    *,
+    meanwhile: bool = False,
 ) -> Ruling | None:
     """How to publish a record just read, None where it is as it was.
 
-    Shape: `own` is this endpoint's entry, `newest` the latest of its whole family.
+    Shape: `own` is this endpoint's entry, `newest` the latest of its whole family. `meanwhile`: what we know was found
+           out while the answer with this record was on its way.
     """
+    if record.deleted:
+        return _judge_deleted(own, newest, record, observed_at, tick_s)
     if newest is None:
         stamp = record.stamp
         return Ruling(stamp or observed_at, observed_at, "read" if stamp is None else "vendor")
     if own is not None and own.digest == record.digest and not own.deleted and not newest.deleted:
         return None if own.sure else unchanged(own, record)
-    if record.stamp is not None and record.stamp > newest.effective_at:
-        return Ruling(record.stamp, observed_at, "vendor")
-    if newest != own and observed_at < newest.observed_at:  # one endpoint reads in turn: there a clock went back
+    if _told(newest, record.stamp, observed_at, tick_s):
+        return Ruling(record.stamp or observed_at, observed_at, "vendor")
+    early = newest != own and observed_at < newest.observed_at  # one endpoint reads in turn: there a clock went back
+    if early or (meanwhile and newest.deleted and observed_at < shifted(newest.effective_at, seconds=tick_s)):
         return overtaken(newest, record, observed_at)
-    if record.stamp is not None and _tied(newest, record.stamp, observed_at, tick_s):
-        return Ruling(record.stamp, observed_at, "vendor")
     return Ruling(after(newest, observed_at), observed_at, "read")
+
+
+def _judge_deleted(
+    own: Entry | None, newest: Entry | None, record: VendorRecord, observed_at: UtcTime, tick_s: float
+) -> Ruling | None:
+    """The same for a record of which the vendor says that it was deleted (`Endpoint.deleted_when`)."""
+    if newest is None:
+        return Ruling(record.stamp or observed_at, observed_at, "vendor")
+    if own is not None and own.deleted and own.digest == record.digest:
+        return None if own.sure else again(own, "vendor")  # an endpoint of the family may show it alive
+    if newest.deleted:
+        return None if newest.sure else again(newest, "vendor")
+    if newest != own and observed_at < newest.observed_at:
+        at = min(record.stamp or observed_at, shifted(newest.effective_at, microseconds=-1))
+        return Ruling(at, observed_at, "vendor")
+    told = _told(newest, record.stamp, observed_at, tick_s)
+    return Ruling((told and record.stamp) or after(newest, observed_at), observed_at, "vendor")
+
+
+def _told(newest: Entry, stamp: UtcTime | None, observed_at: UtcTime, tick_s: float) -> bool:
+    """Did the vendor say when this came after what we know?"""
+    return stamp is not None and (stamp > newest.effective_at or _tied(newest, stamp, observed_at, tick_s))
 
 
 def _tied(newest: Entry, stamp: UtcTime, observed_at: UtcTime, tick_s: float) -> bool:
@@ -140,15 +187,24 @@ class Memory:
         """Ids of the records we take to be there, in order."""
         return (record_id for record_id, entry in self.items() if not entry.deleted)
 
-    def has_read(self, parent: str) -> bool:
-        """Were all records below this parent read at least once?"""
-        return self.state.get(PARENT + parent.encode()) is not None
+    def below(self, parents: Iterable[str]) -> dict[str, Below]:
+        """How far it was read below these, of those whose records were all read at least once."""
+        keys = {PARENT + parent.encode(): parent for parent in parents}
+        found = self.state.get_many(list(keys))
+        return {keys[key]: _decode_below(value) if value else _READ_BELOW for key, value in found.items()}
 
-    def note_read(self, parents: Iterable[str]) -> None:
+    def note_below(self, read: Mapping[str, Below]) -> None:
         """Under the endpoint's lock, as `put`."""
-        self.state.put_many([(PARENT + parent.encode(), b"") for parent in parents])
+        known = self.below(read)
+        changed = {parent: below for parent, below in read.items() if known.get(parent) != below}
+        self.state.put_many(
+            [
+                (PARENT + parent.encode(), b"" if below == _READ_BELOW else _encode(below))
+                for parent, below in changed.items()
+            ]
+        )
 
-    def forget_parents(self, but: Collection[str]) -> None:
+    def forget_below(self, but: Collection[str]) -> None:
         """Under the endpoint's lock: a parent that is not there now is read from the start should it come back."""
         gone = [key for key, _ in self.state.items(PARENT) if key[1:].decode() not in but]
         self.state.put_many([(key, None) for key in gone])

@@ -1,18 +1,22 @@
-"""Opening a unit: its credentials, its endpoints' rows claimed, their memories loaded; and closing it again."""
+"""Opening a unit: its access to the vendor, what a former owner used of its budget, its endpoints' rows claimed, their
+memories loaded; and closing it again."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from services.contracts.errors import ConflictError, FencedError, NotFoundError, RetryableError, UsageError
 from services.contracts.integration import Integration
 from services.contracts.log import EventsReadAgain
-from services.extractor.auth import site_of
-from services.extractor.endpoint import EndpointWork, Family, gathered
+from services.extractor.access import VendorAccess
+from services.extractor.endpoint import EndpointWork, gathered
+from services.extractor.family import Family
 from services.extractor.fetch import Caller, Transport
 from services.extractor.ledger import Desk, open_ledger
 from services.extractor.plan import Spec, specs
+from services.extractor.refresh import Account
 from services.extractor.tenants import TenantService
 from services.extractor.unit import Unit
 from services.runtime.leases import Lease
@@ -34,16 +38,17 @@ async def opened(
 
     Errors: UsageError, UnauthorizedError: a person must act; FencedError; RetryableError.
     """
-    credentials = await _secret(runtime, row)
+    account = await _account(runtime, row)
 
     def alive() -> None:
         if lease.lost.is_set():
             raise FencedError(f"the lease on {lease.name} is lost")
         lease.alive()
 
-    site = site_of(integration, credentials)
-    caller = Caller(runtime, transport, site, integration.limits, (row.tenant_id, row.service), alive)
-    lease.progress = {"unsaved": 0}
+    access = VendorAccess(runtime, transport, integration, account, alive=alive)
+    caller = Caller(runtime, transport, access, integration.limits, (row.tenant_id, row.service), alive)
+    lease.progress = {**lease.progress, "unsaved": 0}
+    lease.news = lambda: {"used": caller.used()}  # as it is when the lease is renewed, and when it is let go
     desk = Desk(
         runtime=runtime,
         tenant_id=row.tenant_id,
@@ -55,11 +60,12 @@ async def opened(
         parallel=integration.limits.concurrency,
     )
     _tell_read_again(desk)
+    _count_former_use(desk)
     works: dict[str, EndpointWork] = {}
     unit: Unit | None = None
     try:
         await _open_endpoints(desk, specs(integration), works)
-        unit = Unit(desk, row, works)
+        unit = Unit(desk, row, works, integration.customers)
         yield unit
     finally:
         try:
@@ -69,6 +75,7 @@ async def opened(
         finally:
             for work in works.values():
                 work.ledger.memory.state.close()
+            await access.close()
 
 
 async def _open_endpoints(desk: Desk, known: Mapping[str, Spec], works: dict[str, EndpointWork]) -> None:
@@ -77,13 +84,14 @@ async def _open_endpoints(desk: Desk, known: Mapping[str, Spec], works: dict[str
     for spec, ledger in zip(known.values(), ledgers, strict=True):  # parents come first
         family = families.setdefault(spec.family, Family(spec.family))
         parent = works[spec.parent.endpoint] if spec.parent is not None else None
-        works[spec.name] = EndpointWork(desk, spec, family, ledger, parent)
+        works[spec.name] = EndpointWork(desk, spec, family, ledger, parent, works)
 
 
-async def _secret(runtime: Runtime, row: TenantService) -> dict[str, str]:
+async def _account(runtime: Runtime, row: TenantService) -> Account:
+    """A partner's customers are read with the partner's credentials. Errors: UsageError."""
     name = row.secret or runtime.names.secret(row.tenant_id, row.service)
     try:
-        return await runtime.secrets.get(name)
+        return Account(name, await runtime.secrets.get(name), row.account_id)
     except NotFoundError as err:
         raise UsageError(
             f"the secret {name} is missing", code="bad_credentials", remedy="Run `avesa setup-service` again."
@@ -92,7 +100,19 @@ async def _secret(runtime: Runtime, row: TenantService) -> dict[str, str]:
 
 def _tell_read_again(desk: Desk) -> None:
     """How much the former owner, who did not let go, had published without saving."""
-    progress = desk.lease.row.get("progress") if desk.lease.taken_over else None
-    unsaved = int(progress.get("unsaved") or 0) if isinstance(progress, dict) else 0
+    unsaved = int(_progress(desk.lease).get("unsaved") or 0) if desk.lease.taken_over else 0
     if unsaved > 0:
         desk.runtime.emit(EventsReadAgain(service="extractor", shard=desk.lease.name, count=unsaved))
+
+
+def _count_former_use(desk: Desk) -> None:
+    """What the former owner used of the budget counts; one that did not let go may have used all for a lease time."""
+    told = _progress(desk.lease).get("used")
+    unknown_s = desk.runtime.leases.lease_s if desk.lease.taken_over else 0.0
+    desk.caller.resume(told if isinstance(told, str) else None, unknown_s=unknown_s)
+
+
+def _progress(lease: Lease) -> Mapping[str, Any]:
+    """What the former owner told last."""
+    progress = lease.row.get("progress")
+    return progress if isinstance(progress, dict) else {}

@@ -13,15 +13,16 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from services.contracts.errors import AvesaError, FatalError, UnauthorizedError, UsageError
-from services.contracts.integration import integration_name
+from services.contracts.integration import Integration, integration_name
 from services.contracts.log import ServiceStarted, ServiceStopped
 from services.contracts.mapping_files import MappingFiles
 from services.extractor.fetch import Http, Transport
 from services.extractor.fleet import Fleet
 from services.extractor.opening import opened
 from services.extractor.plan import specs
+from services.extractor.schedule import in_force, tuned
 from services.extractor.summary import EndpointSummary, Summary
-from services.extractor.tenants import TenantService, connected, refuse
+from services.extractor.tenants import Sharers, TenantService, connected, refuse
 from services.extractor.unit import LEASE_SCOPE, Watch
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
@@ -65,13 +66,14 @@ async def run_once(
 
     Errors: UsageError for a tenant, service or endpoint that is not there; all else is in the summary.
     """
-    rows = await _chosen(runtime, mappings, tenant_id, service, endpoint)
+    rows, sharers = await _chosen(runtime, mappings, tenant_id, service, endpoint)
     at_once = asyncio.Semaphore(UNITS_AT_ONCE)
 
     async def one(row: TenantService) -> list[EndpointSummary]:
         async with at_once:
             try:
-                return await _run_unit(runtime, mappings, row, endpoint, sweep, carrier, watch)
+                integration = in_force(find_integration(mappings, row.service), row, sharers.of(row))
+                return await _run_unit(runtime, integration, row, endpoint, sweep, carrier, watch)
             except AvesaError as err:
                 return [EndpointSummary(row.tenant_id, row.service, "*", code=err.code, what=str(err))]
 
@@ -82,7 +84,8 @@ async def run_once(
 
 async def _chosen(
     runtime: Runtime, mappings: MappingFiles, tenant_id: str | None, service: str | None, endpoint: str | None
-) -> list[TenantService]:
+) -> tuple[list[TenantService], Sharers]:
+    """The rows meant, and who shares a credential among all there are."""
     found = await connected(runtime.rows, runtime.names)
     rows = [row for row in found.services if tenant_id in (None, row.tenant_id)]
     if tenant_id is not None and not rows:
@@ -95,26 +98,25 @@ async def _chosen(
             f"service {service!r} is not connected", code="unknown_service", remedy="See `avesa services`."
         )
     if endpoint is not None:
-        rows = [row for row in rows if endpoint in specs(find_integration(mappings, row.service))]
+        rows = [row for row in rows if endpoint in specs(tuned(find_integration(mappings, row.service), row))]
         if not rows:
             raise UsageError(f"no connected service has an endpoint {endpoint!r}", remedy="See `avesa mapping show`.")
     if rows and tenant_id is not None and not any(row.enabled for row in rows):
         raise UsageError(f"{', '.join(row.name for row in rows)} is paused", remedy="Resume it with `avesa services`.")
     if not found.services and found.unreadable:
         raise found.unreadable[0]
-    return [row for row in rows if row.enabled]
+    return [row for row in rows if row.enabled], Sharers(runtime.names, found.services)
 
 
 async def _run_unit(
     runtime: Runtime,
-    mappings: MappingFiles,
+    integration: Integration,
     row: TenantService,
     endpoint: str | None,
     sweeping: bool,
     transport: Transport,
     watch: Watch,
 ) -> list[EndpointSummary]:
-    integration = find_integration(mappings, row.service)
     known = specs(integration)
     lease = await runtime.leases.wait_for(LEASE_SCOPE, row.name, WAIT_LEASES * runtime.leases.lease_s)
     if lease is None:

@@ -1,6 +1,11 @@
 """What a run did, endpoint by endpoint."""
 
+from typing import Final
+
 import msgspec
+
+# The customer does not have what this endpoint lists: nothing is missing, and nobody needs to act.
+NOT_AVAILABLE: Final = "not_available"
 
 
 class EndpointSummary(msgspec.Struct):
@@ -19,17 +24,17 @@ class EndpointSummary(msgspec.Struct):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """All of a run. `complete`: every endpoint was read to its end."""
+    """All of a run. `complete`: every endpoint that the customer has was read to its end."""
 
     endpoints: tuple[EndpointSummary, ...] = ()
 
     @property
     def complete(self) -> bool:
-        return not any(endpoint.code for endpoint in self.endpoints)
+        return not self.failed
 
     @property
     def failed(self) -> tuple[EndpointSummary, ...]:
-        return tuple(endpoint for endpoint in self.endpoints if endpoint.code)
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.code not in ("", NOT_AVAILABLE))
 
     @property
     def published(self) -> int:

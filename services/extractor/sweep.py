@@ -1,6 +1,7 @@
 """One sweep of a family: read all ids, ask about the missing ones, publish who is gone (the rules: `deletes.py`)."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -16,10 +17,14 @@ from services.contracts.errors import (
 from services.contracts.log import SweepSuspicious
 from services.contracts.times import UtcTime
 from services.extractor.deletes import CONFIRMS_MAX, Candidate, Findings, find, id_digest, judge_sweep, missing_twice
-from services.extractor.endpoint import DELETIONS_PER_BATCH, EndpointWork, Family, walk
-from services.extractor.memory import Entry, Ruling, after, again, latest
+from services.extractor.endpoint import EndpointWork
+from services.extractor.family import DELETIONS_PER_BATCH, Deletion, Family
+from services.extractor.memory import Ruling, after, again, latest
+from services.extractor.plan import Spec
 from services.extractor.records import read_ids
-from services.extractor.requests import record_request
+from services.extractor.requests import ParentValues
+from services.extractor.templates import names_in
+from services.extractor.walking import walk
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -80,22 +85,29 @@ async def sweep(family: Family) -> bool:
 
 
 async def _read_ids(member: EndpointWork, ids: _Ids) -> bool:
-    parents = [None] if member.spec.parent is None else member.parents()
-    for parent in parents:
+    listed = member.spec.for_sweep or member.spec
+    for parent in await _parents(member, listed):
         try:
-            async for step in walk(
-                member, lambda body, _: read_ids(body, member.spec.rules), parent=parent, sweep=True, background=True
-            ):
-                ids.began_at = ids.began_at or step.got.observed_at
-                ids.earliest_at = ids.earliest_at or step.got.earliest_at
-                ids.seen.update(id_digest(record_id) for record_id in step.got.value.ids)
-                member.note_strangers(step.got.value.ids)
-                if member.desk.stopping.is_set():
-                    return False
+            async with aclosing(walk(member, read_ids, parent=parent, sweep=True, background=True)) as steps:
+                async for step in steps:
+                    ids.began_at = ids.began_at or step.got.observed_at
+                    ids.earliest_at = ids.earliest_at or step.got.earliest_at
+                    ids.seen.update(id_digest(record_id) for record_id in step.got.value.ids)
+                    member.note_strangers(step.got.value.ids)
+                    if member.desk.stopping.is_set():
+                        return False
         except NotFoundError:
             if parent is None:
                 raise
     return True
+
+
+async def _parents(member: EndpointWork, listed: Spec) -> list[ParentValues | None]:
+    """Below what ids are listed: below every parent, unless a list of the sweep's own needs none."""
+    rule = member.spec.parent
+    if rule is None or (listed.path != member.spec.path and not names_in(listed.path) & {rule.name, *rule.values}):
+        return [None]
+    return [upper.values for upper in (await member.parents()).values()]
 
 
 async def _find(family: Family, ids: _Ids, began_at: UtcTime) -> Findings:
@@ -119,7 +131,7 @@ def _report(family: Family, findings: Findings) -> None:
 
 async def _act(family: Family, findings: Findings, began_at: UtcTime) -> None:
     """Do what the sweep's findings allow."""
-    match judge_sweep(findings, readable=all(member.spec.confirm is not None for member in family.members)):
+    match judge_sweep(findings, readable=family.readable):
         case "nothing_missing":
             pass
         case "read_each":
@@ -163,19 +175,9 @@ async def _delete_confirmed(family: Family, candidates: Sequence[Candidate]) -> 
 
 
 async def _confirm(family: Family, candidate: Candidate) -> Gone | None:
-    """Ask every endpoint of the family for the record: gone is what none of them has."""
-    told: Gone | None = None
-    for member in family.members:
-        assert member.spec.confirm is not None, "asked only where every member can"
-        site = member.desk.caller.site
-        request = record_request(site.base_url, site.values, member.spec.confirm, candidate.record_id)
-        got = await member.desk.caller.is_there(request, calls=member.calls)
-        member.summary.calls = member.calls.count
-        if got.value:
-            return None
-        if told is None or member.spec.name == candidate.endpoint:
-            told = Gone(candidate, got.observed_at, f"{request.source} not found")
-    return told
+    """Gone is what no endpoint of the family has."""
+    missing = await family.look_for(candidate.record_id, candidate.endpoint)
+    return None if missing is None else Gone(candidate, *missing)
 
 
 async def delete(family: Family, gone: Sequence[Gone]) -> None:
@@ -187,7 +189,7 @@ async def delete(family: Family, gone: Sequence[Gone]) -> None:
 
 async def _delete_batch(family: Family, gone: Sequence[Gone]) -> None:
     remembered = family.entries([found.candidate.record_id for found in gone])
-    by_endpoint: dict[str, list[tuple[Gone, Ruling, Entry]]] = {}
+    deletions: list[Deletion] = []
     for found in gone:
         record_id = found.candidate.record_id
         held = {name: entries[record_id] for name, entries in remembered.items() if record_id in entries}
@@ -198,20 +200,8 @@ async def _delete_batch(family: Family, gone: Sequence[Gone]) -> None:
         ruling = Ruling(after(newest, found.observed_at), found.observed_at, "sweep")
         if newest.deleted and not newest.sure:
             ruling = again(newest, "sweep")
-        entry = Entry(newest.digest, ruling.effective_at, ruling.observed_at, deleted=True)
-        by_endpoint.setdefault(found.candidate.endpoint, []).append((found, ruling, entry))
-    for member in family.members:
-        mine = by_endpoint.get(member.spec.name, [])
-        if not mine:
-            continue
-        events = [member.event(found.candidate.record_id, ruling, found.source) for found, ruling, _ in mine]
-        entries = {found.candidate.record_id: entry for found, _, entry in mine}
-        await member.send(events, entries)
-        member.summary.deleted += len(events)
-        for other in family.members:
-            if other is not member:
-                held_there = remembered[other.spec.name]
-                await other.ledger.remember({key: entry for key, entry in entries.items() if key in held_there})
+        deletions.append(Deletion(record_id, found.candidate.endpoint, ruling, newest.digest, found.source))
+    await family.publish(deletions)
 
 
 async def _mark(family: Family, candidates: Sequence[Candidate], missing_at: UtcTime | None) -> None:

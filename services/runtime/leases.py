@@ -60,7 +60,8 @@ class Lease:
         self.renewed = self.moved = leases.clock.monotonic()
         self.counter = 0
         # Telling, not committed: written along with the next renewal.
-        self.progress: dict[str, Value] = {"rate": _rate(row)}
+        self.progress: dict[str, Value] = _carried(row)
+        self.news: Callable[[], Mapping[str, Value]] = dict  # asked at each renewal and at the end: `progress` besides
         self._events, self._rate, self._told_at, self._untold = 0, rate_of(row), self.moved, 0
 
     @property
@@ -71,6 +72,11 @@ class Lease:
     def mine(self) -> dict[str, Value]:
         """The fence."""
         return {"owner": self._leases.worker, "epoch": self.epoch}
+
+    @property
+    def told(self) -> dict[str, Value]:
+        """What is told of the work, as of now."""
+        return {**self.progress, **self.news()}
 
     def alive(self) -> None:
         """The loop has moved; call it at each turn."""
@@ -143,6 +149,8 @@ class Lease:
         """
         self._leases.forget(self)
         values: dict[str, Value] = {"owner": None}
+        if self.news():
+            values["progress"] = self.told
         if badly:
             values["deaths"] = self.deaths + 1
         with contextlib.suppress(ConflictError, RetryableError):
@@ -211,7 +219,7 @@ class Leases:
             expect["counter"] = row.get("counter")  # it showed life in between: not ours
         taken_over = owner not in (None, self.worker)
         taken: dict[str, Value] = {"owner": self.worker, "epoch": epoch + 1, "counter": 0}
-        taken["progress"] = {"rate": _rate(row)}  # what the work weighs is not forgotten
+        taken["progress"] = _carried(row)
         if taken_over:
             taken["deaths"] = int(row.get("deaths") or 0) + 1
         try:
@@ -268,8 +276,8 @@ class Leases:
             return
         lease.counter += 1  # at every try: one that was applied and not answered is a sign of life of its own
         values: dict[str, Value] = {"counter": lease.counter}
-        if lease.progress:
-            values["progress"] = dict(lease.progress)
+        if told := lease.told:
+            values["progress"] = told
         try:
             if not await self._show_life(lease, values):
                 self.drop(lease)
@@ -339,6 +347,13 @@ def rate_of(row: Row) -> float:
         return max(0.0, float(progress.get("rate") or 0.0)) if isinstance(progress, dict) else 0.0
     except (TypeError, ValueError):
         return 0.0
+
+
+def _carried(row: Row) -> dict[str, Value]:
+    """What is not forgotten from owner to owner: what the work weighs, and what it used of a budget (`used`)."""
+    progress = row.get("progress")
+    used = progress.get("used") if isinstance(progress, dict) else None
+    return {"rate": _rate(row), **({"used": used} if isinstance(used, str) else {})}
 
 
 def _rate(row: Row) -> str:

@@ -7,6 +7,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
+from services.contracts.ports import Threads
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,3 +38,15 @@ class WorkerThreads:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class SomeThreads:
+    """`Threads` as one of many users has them: at most `at_once` pieces of its work, so that nobody's flood fills the
+    queue in which the others stand."""
+
+    def __init__(self, threads: Threads, at_once: int) -> None:
+        self._threads, self._room = threads, asyncio.Semaphore(at_once)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._room:
+            return await self._threads.run(work, *args, **kwargs)

@@ -1,7 +1,7 @@
 """Hostility on request: which answers go wrong, and how."""
 
 from random import Random
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,13 @@ class Faults(msgspec.Struct, frozen=True):
     slow: float = 0.0
     slow_s: float = 1.0
     retry_after_s: int = 1
+
+
+CALM: Final = Faults()
+# One answer in ten goes wrong: what a bad day at a vendor looks like (rows 38, 39 and 49 of the fault list).
+HOSTILE: Final = Faults(
+    error=0.03, cut=0.01, truncated=0.02, throttled=0.02, throttled_bare=0.01, slow=0.01, slow_s=3.0, retry_after_s=1
+)
 
 
 def befalls(faults: Faults, rng: Random) -> Fault | None:

@@ -37,7 +37,8 @@ class Recipe(msgspec.Struct, frozen=True):
     `path` may hold one `{id}`: that of the record the field `owner` refers to. `named_by` says what a reference to a
     record repeats: name in the reference -> fields of the record, joined by a blank where there are several. `moving`
     are groups of fields that a live change draws again together; `churn` is how often the type changes, against the
-    others. Record types with one `id_space` never use an id twice; absent, the path is its own space.
+    others. Record types with one `id_space` never use an id twice; absent, the path is its own space. `touches`: a
+    change is one of the record it belongs to as well, which gets a new stamp.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True):
     moving: tuple[tuple[str, ...], ...] = ()
     churn: int = 1
     deletable: bool = False
+    touches: bool = False
 
     @property
     def family(self) -> str:

@@ -1,8 +1,9 @@
 """Work: projects, tickets, activities, time, expenses, schedules, products sold.
 
 Field names and types: the vendor's description 2026.4 (schemas Project, Ticket, ProjectTicket, Activity, TimeEntry,
-TimeSheet, ScheduleEntry, ProductItem). `expense/entries` is missing in the copy we check against; its shape follows the
-public client HealthITAU/pyconnectwise (`models/manage`, class ExpenseEntry).
+TimeSheet, ScheduleEntry, ProductItem, ServiceNote). `expense/entries` and the notes of project tickets are missing in
+the copy we check against; their shape follows the public client HealthITAU/pyconnectwise (`models/manage`, classes
+ExpenseEntry and TicketNote). That a note renews its ticket's `lastUpdated` is assumed: docs/unproven.md.
 """
 
 from services.sandbox import words
@@ -16,6 +17,7 @@ from services.sandbox.draws import (
     custom,
     day,
     decimal,
+    each_id,
     entered,
     fixed,
     flag,
@@ -39,6 +41,8 @@ from services.sandbox.recipes_setup import BILLABLE, COUNTRY
 
 SERVICE_TICKETS_PATH = "service/tickets"
 PROJECT_TICKETS_PATH = "project/tickets"
+TICKET_NOTES_PATH = f"{SERVICE_TICKETS_PATH}/{{id}}/notes"
+PROJECT_TICKET_NOTES_PATH = f"{PROJECT_TICKETS_PATH}/{{id}}/notes"
 TIME_STATUS = choice("Open", "PendingApproval", "ApprovedByTierOne", "ReadyToBill", "Billed", "WrittenOff")
 SERVICE_LOCATION = setup("service/locations", "location", "On-Site", "Remote", "In-House")
 PHASE = setup("project/phases", "phase", "1 Discovery", "2 Rollout", "3 Übergabe")
@@ -426,6 +430,44 @@ PRODUCTS = Recipe(
     deletable=True,
 )
 
+_NOTE: dict[str, Field] = {
+    "text": text(words.paragraph),
+    "detailDescriptionFlag": flag(0.7),
+    "internalAnalysisFlag": flag(0.2),
+    "resolutionFlag": flag(0.1),
+    "issueFlag": flag(0.05),
+    "member": maybe(ref("system/members"), absent=0.3),
+    "contact": maybe(ref(CONTACTS_PATH), absent=0.5),
+    "customerUpdatedFlag": flag(0.1),
+    "processNotifications": flag(),
+    "dateCreated": entered(),
+    "createdBy": text(words.identifier),
+    "internalFlag": flag(0.2),
+    "externalFlag": flag(0.6),
+}
+
+TICKET_NOTES = Recipe(
+    path=TICKET_NOTES_PATH,
+    noun="ServiceNote",
+    href="note",
+    fields={"ticketId": each_id(SERVICE_TICKETS_PATH)} | _NOTE,
+    owner="ticketId",
+    id_space=TICKET_NOTES_PATH,
+    moving=(("text",), ("resolutionFlag",), ("internalFlag", "externalFlag")),
+    touches=True,
+)
+
+PROJECT_TICKET_NOTES = Recipe(
+    path=PROJECT_TICKET_NOTES_PATH,
+    noun="TicketNote",
+    href="note",
+    fields={"ticketId": each_id(PROJECT_TICKETS_PATH)} | _NOTE,
+    owner="ticketId",
+    id_space=TICKET_NOTES_PATH,
+    moving=(("text",), ("resolutionFlag",)),
+    touches=True,
+)
+
 WORK = (
     PROJECTS,
     SERVICE_TICKETS,
@@ -436,4 +478,6 @@ WORK = (
     EXPENSE_ENTRIES,
     SCHEDULE_ENTRIES,
     PRODUCTS,
+    TICKET_NOTES,
+    PROJECT_TICKET_NOTES,
 )

@@ -6,6 +6,7 @@ fault spoils is not recorded.
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from services.sandbox.control import routes
 from services.sandbox.dialect import Answer, Request, answer, spoiled
-from services.sandbox.faults import Faults, befalls
+from services.sandbox.faults import Fault, Faults, befalls
 from services.sandbox.world import World
 
 URL_CHARACTERS_MAX = 16_384
@@ -21,11 +22,12 @@ SHUTDOWN_S = 2.0
 
 
 class Running:
-    """A server that accepts requests. `faults` may be replaced at any time."""
+    """A server that accepts requests. `faults` may be replaced at any time; `struck` counts what befell answers."""
 
     def __init__(self, world: World, faults: Faults, rng: Random, sleep: Callable[[float], Awaitable[None]]) -> None:
         self.world = world
         self.faults = faults
+        self.struck: Counter[Fault] = Counter()
         self.host = ""
         self.port = 0
         self._rng = rng
@@ -67,6 +69,7 @@ class Running:
         given = answer(self.world, request)
         fault = befalls(self.faults, self._rng) if given.status == 200 else None
         if fault is not None:
+            self.struck[fault] += 1
             given = spoiled(given, fault, self.faults, self._rng)
         if given.shown is not None:
             shown = given.shown

@@ -12,7 +12,14 @@ import msgspec
 
 from services.sandbox.changes import Change, decide
 from services.sandbox.recipe import Data, Draft, Entry, Link, Recipe, information, referred_id
-from services.sandbox.recipes import BY_PATH, PROJECT_TICKETS, RECIPES, SERVICE_TICKETS_PATH
+from services.sandbox.recipes import (
+    BY_PATH,
+    PROJECT_TICKET_NOTES,
+    PROJECT_TICKETS,
+    RECIPES,
+    SERVICE_TICKETS_PATH,
+    TICKET_NOTES_PATH,
+)
 from services.sandbox.served import Served
 from services.sandbox.sites import Budget, Deleted, Keys, Site
 from services.sandbox.times import DAY_S, moment_of, seconds_of
@@ -69,7 +76,7 @@ class World:
     def create(self, site: str, path: str, fields: Data | None = None, *, stamped_at: int | None = None) -> Entry:
         """A new record, visible at once; `fields` overlay what is drawn; `stamped_at` defaults to this second."""
         stamp = seconds_of(self.now()) if stamped_at is None else stamped_at
-        return self.draw(site, path, stamp, stamp, fields)
+        return self._touching(site, self.draw(site, path, stamp, stamp, fields))
 
     def update(self, site: str, path: str, record_id: int, fields: Data, *, stamped_at: int | None = None) -> Entry:
         """A new version with these fields, visible at once; `msgspec.UNSET` removes one. The id stays.
@@ -95,7 +102,7 @@ class World:
         assert isinstance(info, dict), "every record has been stamped"
         renewed = information(stamp, self._author(place), 0, "")
         data = data | {"_info": info | {name: renewed[name] for name in ("lastUpdated", "updatedBy")}}
-        return self._put(place, former.recipe, data, links)
+        return self._touching(site, self._put(place, former.recipe, data, links))
 
     def serve_instead(self, site: str, path: str, record_id: int, raw: bytes) -> None:
         """From now on exactly these bytes are served for the record: malformed, huge, or spelled in a rare way."""
@@ -117,9 +124,11 @@ class World:
         entry = place.tables[path].drop(record_id)
         self._lean(place, entry.links, -1)
         place.deleted.append(Deleted(path, record_id, self.now()))
+        self._touching(site, entry)
 
     def convert(self, site: str, record_id: int, *, stamped_at: int | None = None) -> Entry:
-        """A service ticket becomes a project ticket with the same id: gone from one list, there in the other."""
+        """A service ticket becomes a project ticket with the same id, as do its notes: gone from one list, there in the
+        other."""
         place = self.sites[site]
         former = place.tables[SERVICE_TICKETS_PATH].drop(record_id)
         self._lean(place, former.links, -1)
@@ -128,6 +137,10 @@ class World:
         draft.fill(PROJECT_TICKETS, [name for name in PROJECT_TICKETS.fields if name not in _shared(former.recipe)])
         draft.record["_info"] = former.data["_info"]
         moved = Entry(PROJECT_TICKETS, record_id, draft.record, 0, former.stamp, former.owner_id, frozenset())
+        notes = place.tables[TICKET_NOTES_PATH]
+        for note in [notes.drop(each) for each in tuple(notes.owned(record_id))]:
+            self._lean(place, note.links, -1)
+            self._put(place, PROJECT_TICKET_NOTES, note.data, note.links)
         return self.rewrite(site, moved, draft.record, former.links | draft.links, stamped_at=stamped_at)
 
     def change(self, site: str, count: int, late_s_max: int = 90) -> list[Change]:
@@ -200,6 +213,17 @@ class World:
         stamp = seconds_of(moment_of(str(info["lastUpdated"])))
         owner_id = referred_id(data, recipe.owner)
         return table.put(Entry(recipe, record_id, data, 0, stamp, owner_id, links), _encode(data))
+
+    def _touching(self, site: str, entry: Entry) -> Entry:
+        """`entry`, after what it belongs to got a new stamp with it, where its type does so.
+
+        The stamp is of this second though the entry's own may be older: it is the vendor who sets it.
+        """
+        if entry.recipe.touches and entry.owner_id is not None:
+            owner = self.sites[site].find(entry.recipe.path.split("/{id}")[0], entry.owner_id)
+            if owner is not None:
+                self.rewrite(site, owner, owner.data, owner.links)
+        return entry
 
     def _lean(self, place: Site, links: frozenset[Link], step: int) -> None:
         for link in links:

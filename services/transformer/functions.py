@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from services.contracts.times import utc_text
+from services.contracts.times import moment, read_time, utc_text
 from services.transformer.values import UnfitError, decimal_of, text_of
 
 Function = Callable[..., Any]
@@ -39,6 +39,27 @@ def minutes_to_hours(minutes: Any) -> str | None:
 def seconds_to_hours(seconds: Any) -> str | None:
     """Hours, to a billionth (half to even)."""
     return _hours(seconds, 3600)
+
+
+def time_to_hours(time: Any) -> str | None:
+    """Hours, to a billionth, of a duration that is written as the time so long after 1970 began:
+    `1970-01-02 01:30:00` is 25.5."""
+    if time is None or time == "":
+        return None
+    try:
+        elapsed = moment(read_time(text_of(time))) - _EPOCH
+    except ValueError as err:
+        raise UnfitError(f"expected a duration written as a time, met {text_of(time)[:40]!r}") from err
+    return _hours(elapsed // timedelta(microseconds=1), 3_600_000_000)
+
+
+def open_won_lost(closed: Any, won: Any) -> str | None:
+    """`open`, `won` or `lost`, from two flags: is it closed, and was it won."""
+    if closed is None:
+        return None
+    if text_of(closed).lower() != "true":
+        return "open"
+    return "won" if won is not None and text_of(won).lower() == "true" else "lost"
 
 
 def epoch_s(seconds: Any) -> str | None:
@@ -74,6 +95,8 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         join_comma,
         minutes_to_hours,
         seconds_to_hours,
+        time_to_hours,
+        open_won_lost,
         epoch_s,
         epoch_ms,
         lower,

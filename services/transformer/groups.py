@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from services.contracts.errors import ConflictError, FatalError, NotFoundError, RetryableError, UsageError
+from services.contracts.hints import did_you_mean
 from services.contracts.log import WaitingFor
-from services.contracts.mapping_files import did_you_mean
 from services.contracts.ports import Row, Value
 from services.contracts.times import UtcTime
 from services.runtime.loop import pause

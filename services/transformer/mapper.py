@@ -10,13 +10,14 @@ import msgspec
 
 from services.contracts.errors import RejectedError, UsageError
 from services.contracts.events import CanonicalEvent, Change, ChangeEvent
-from services.contracts.integration import (
+from services.contracts.fields import (
     Call,
     CanonicalMapping,
     Constant,
     CustomFields,
     Field,
     First,
+    Item,
     KeyPattern,
     NamedValues,
     ValueMap,
@@ -55,7 +56,12 @@ class Mapper:
         self.table, self.mapping_version = pinned.table, pinned.mapping_version
         self.families = {name: endpoint.family for name, endpoint in pinned.endpoints.items()}
         self._fillers = {
-            name: compile_fields(pinned.table, endpoint.mapping, pinned.custom_fields, f"{pinned.service} {name}")
+            name: compile_fields(
+                pinned.table,
+                endpoint.mapping,
+                endpoint.custom_fields or pinned.custom_fields,
+                f"{pinned.service} {name}",
+            )
             for name, endpoint in pinned.endpoints.items()
             if endpoint.mapping is not None
         }
@@ -160,6 +166,8 @@ def compile_fields(
         for name, column in table.all_columns().items()
         if name in mapping.fields
     ]
+    if mapping.blank == "null":
+        fillers = [_without_blanks(filler, mapping.fields[filler.column]) for filler in fillers]
     if custom_fields is not None and CUSTOM_FIELDS not in mapping.fields:
         fillers.append(_custom_filler(custom_fields))
     return tuple(fillers)
@@ -185,6 +193,8 @@ def _filler(name: str, column: Column, field: Field, zone: tzinfo, at: str) -> F
             return Filler(name, _mapped(path, values, default), convert, json_path(path), text)
         case When(path, test, equals):
             return Filler(name, _when(path, test, equals), convert, _where([path, test]), text)
+        case Item():
+            return Filler(name, _item(field), convert, json_path(field.path), text)
         case Constant(constant):
             try:
                 value = convert(constant)
@@ -193,6 +203,13 @@ def _filler(name: str, column: Column, field: Field, zone: tzinfo, at: str) -> F
             return Filler(name, lambda _record: value, _same, at, text)
         case Call(function, paths):
             return Filler(name, _called(function, paths, at), convert, _where(paths), text)
+
+
+def _without_blanks(filler: Filler, field: Field) -> Filler:
+    """The same column of a vendor that writes null as empty text."""
+    get = _first(field.paths, blank=("",)) if isinstance(field, First) else filler.get
+    convert = filler.convert
+    return filler._replace(get=get, convert=lambda value: None if value == "" else convert(value), text=False)
 
 
 def _same(value: Any) -> Any:
@@ -207,7 +224,7 @@ def _mapping_error(what: str, at: str, remedy: str = "") -> UsageError:
     return UsageError(what, code="bad_mapping", where=at, remedy=remedy)
 
 
-def _first(paths: list[str]) -> Getter:
+def _first(paths: list[str], blank: tuple[str, ...] = ()) -> Getter:
     getters = [compile_path(path) for path in paths]
 
     def get(record: Any) -> Any:
@@ -215,7 +232,9 @@ def _first(paths: list[str]) -> Getter:
         for getter in getters:
             value = getter(record)
             if value is not None and type(value) is not Nowhere:
-                return value
+                if value not in blank:
+                    return value
+                value = None
             if value is not ABSENT and without is not RETYPED:
                 without = value
         return without
@@ -243,6 +262,25 @@ def _when(path: str, test: str, equals: list[str]) -> Getter:
         if met is None or type(met) is Nowhere:
             return met
         return getter(record) if text_of(met) in wanted else None
+
+    return get
+
+
+def _item(field: Item) -> Getter:
+    getter, tested, wanted = compile_path(field.path), compile_path(field.test), frozenset(field.equals)
+    value = None if field.value is None else compile_path(field.value)
+
+    def get(record: Any) -> Any:
+        items = getter(record)
+        if items is None or type(items) is Nowhere:
+            return items
+        if not isinstance(items, list):
+            return RETYPED
+        for item in items:
+            met = tested(item)
+            if met is not None and type(met) is not Nowhere and text_of(met) in wanted:
+                return item if value is None else value(item)
+        return None
 
     return get
 

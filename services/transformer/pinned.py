@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 
 from services.contracts.errors import ConflictError, FatalError, RetryableError
-from services.contracts.integration import CanonicalMapping, CustomFields, Integration, integration_name
+from services.contracts.fields import CanonicalMapping, CustomFields
+from services.contracts.integration import Integration, integration_name
 from services.contracts.log import Event, MappingHeld
 from services.contracts.mapping_files import MappingFiles, RoutesTable, every_table
 from services.contracts.names import mapping_key
@@ -23,10 +24,14 @@ NOT_FED = "no endpoint feeds this table any longer"
 
 
 class PinnedEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one endpoint gives to the table. Without a `mapping` it gives only deletions, to its family's records."""
+    """What one endpoint gives to the table. Without a `mapping` it gives only deletions, to its family's records.
+
+    `custom_fields` is its own rule in place of the service's.
+    """
 
     family: str
     mapping: CanonicalMapping | None = None
+    custom_fields: CustomFields | None = None
 
 
 class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +82,7 @@ def shipped(mappings: MappingFiles, tenant_id: str, service: str, number: int = 
 
 def _endpoints_of(integration: Integration, table: str) -> dict[str, PinnedEndpoint]:
     mapped = {
-        name: PinnedEndpoint(integration.family_of(name), endpoint.canonical)
+        name: PinnedEndpoint(integration.family_of(name), endpoint.canonical, endpoint.custom_fields)
         for name, endpoint in integration.endpoints.items()
         if endpoint.canonical is not None and endpoint.canonical.table == table
     }
@@ -187,6 +192,8 @@ def _endpoint_reasons(pinned: Pinned, wanted: Pinned, before: set[str]) -> list[
                 reasons.append(f"endpoint {name} {'began' if now.mapping else 'ceased'} to fill columns")
         else:
             reasons += _mapping_reasons(name, endpoint.mapping, now.mapping, before)
+            if endpoint.custom_fields != now.custom_fields:
+                reasons.append(f"the rule for custom fields of endpoint {name} differs")
     return reasons
 
 
@@ -194,6 +201,8 @@ def _mapping_reasons(name: str, was: CanonicalMapping, now: CanonicalMapping, be
     reasons = []
     if was.time_zone != now.time_zone:
         reasons.append(f"endpoint {name} stood in {was.time_zone} and stands in {now.time_zone}")
+    if was.blank != now.blank:
+        reasons.append(f"endpoint {name} took empty text for {was.blank} and takes it for {now.blank}")
     for column in [*was.fields, *(column for column in now.fields if column in before and column not in was.fields)]:
         if was.fields.get(column) != now.fields.get(column):
             reasons.append(f"endpoint {name} fills {column} in another way")

@@ -189,3 +189,139 @@ def test_a_file_may_name_its_schema(avesa: Avesa, tmp_path: Path) -> None:
 def test_a_schema_nobody_knows_is_refused(avesa: Avesa) -> None:
     told = avesa("mapping", "schema", "table")
     assert (told.code, told.err) == (2, "error: there is no schema 'table'\n  remedy: Known: integration, canonical.\n")
+
+
+# -- new --------------------------------------------------------------------------------------------------------------
+def test_a_new_integration_validates_as_it_is_written(avesa: Avesa, tmp_path: Path) -> None:
+    told = avesa("mapping", "new", "harbor", "--mappings", str(tmp_path / "own"), "--json")
+    names = [Path(record["file"]).relative_to(tmp_path).as_posix() for record in told.records]
+    assert names == ["own/integrations/harbor.json", "own/schema/integration.json", "own/schema/canonical.json"]
+    assert avesa("mapping", "validate", "--mappings", str(tmp_path / "own")).code == 0
+    assert "harbor" in avesa("mapping", "list", "--mappings", str(tmp_path / "own")).out
+
+
+def test_a_new_integration_takes_no_existing_ones_place(avesa: Avesa, tmp_path: Path) -> None:
+    assert avesa("mapping", "new", "harbor").code == 0
+    before = Path("mappings/integrations/harbor.json").read_bytes()
+    for service in ("harbor", "connectwise"):
+        told = avesa("mapping", "new", service)
+        assert told.code == 2
+        assert f"there is an integration '{service}' already" in told.err
+    assert Path("mappings/integrations/harbor.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["Harbor", "my-desk", "../desk", "4desk"])
+def test_a_new_integration_has_a_name_that_can_be_one(avesa: Avesa, name: str) -> None:
+    told = avesa("mapping", "new", name)
+    assert (told.code, list(Path().iterdir())) == (2, [])
+    assert "is no name for a service" in told.err
+
+
+# -- show, the engine's grammar ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "full reads"),
+        ({"incremental": {"type": "time", "params": {"since": "{since}"}}}, "since a time"),
+        ({"incremental": {"type": "time", "newest_first": True}, "updated_at": "at"}, "newest first, down to the last"),
+        ({"incremental": {"type": "delta", "path": "t", "param": "t"}}, "by delta token"),
+        (
+            {"incremental": {"type": "id"}, "pagination": {"type": "keyset", "key": "id", "param": "after"}},
+            "above the highest id",
+        ),
+        ({"deleted_when": {"path": "state", "equals": ["gone"]}}, "where state is gone"),
+        ({"deletes": {"type": "sweep", "interval_s": 86400}}, "sweep every 1 d"),
+        ({"tombstones": [{"endpoint": "animals", "record_id": "id"}]}, "told by animals"),
+        ({"permission": "Animals: read"}, "Animals: read"),
+    ],
+)
+def test_show_of_an_endpoint_says_how_changes_and_deletes_are_seen(
+    avesa: Avesa, own: Path, changes: dict[str, Any], words: str
+) -> None:
+    written(own / "integrations/zoo.json", animals(**changes))
+    assert words in avesa("mapping", "show", "zoo", "--endpoint", "animals", "--mappings", str(own)).out
+
+
+# -- conform ----------------------------------------------------------------------------------------------------------
+DESCRIPTION: dict[str, Any] = {
+    "openapi": "3.0.0",
+    "paths": {
+        "/animals": {
+            "get": {
+                "responses": {
+                    "200": {
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "type": "array",
+                                    "items": {"type": "object", "properties": {"id": {"type": "integer"}, "nick": {}}},
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    },
+}
+
+
+def conformed(avesa: Avesa, own: Path, *words: str) -> Any:
+    return avesa("mapping", "conform", "zoo", "--mappings", str(own), *words)
+
+
+def test_conform_fails_where_the_description_contradicts(avesa: Avesa, own: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "zoo.json", DESCRIPTION)
+    told = conformed(avesa, own, "--openapi", str(file))
+    assert told.code == 1
+    assert "contradicted  animals: field.name  there is no 'name' here." in told.out
+    assert "4 facts confirmed, 1 contradicted, 0 contradicted and explained: 80.0% of what is described" in told.out
+
+
+def test_conform_holds_where_the_file_explains_the_contradiction(avesa: Avesa, own: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "zoo.json", DESCRIPTION)
+    differs = {"field.name": "names came in May: https://zoo.example/changes"}
+    written(own / "integrations/zoo.json", animals(described={"differs": differs}))
+    told = conformed(avesa, own, "--openapi", str(file))
+    assert told.code == 0
+    assert "explained  animals: field.name  names came in May: https://zoo.example/changes" in told.out
+
+
+def test_a_third_partys_description_is_reported_and_not_counted(avesa: Avesa, own: Path, tmp_path: Path) -> None:
+    written(tmp_path / "zoo.json", DESCRIPTION)
+    written(tmp_path / "SOURCES.md", "| service | class |\n|---|---|\n| zoo | A | x |\n| zoo | D | y |\n")
+    told = conformed(avesa, own, "--openapi", str(tmp_path))
+    assert told.code == 0
+    assert told.out.startswith("zoo beside zoo.json, class D: reported, not counted\n")
+    assert "contradicted  animals: field.name" in told.out
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_description_that_is_not_there_is_not_checked(avesa: Avesa, own: Path, tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "specs"
+    if there:
+        folder.mkdir()
+    told = conformed(avesa, own, "--openapi", str(folder))
+    assert told.code == 0
+    assert "NOT CHECKED" in told.out
+    assert told.err == f"NOT CHECKED: zoo (no description at {folder})\n"
+
+
+def test_the_file_may_name_its_description(avesa: Avesa, own: Path, tmp_path: Path) -> None:
+    written(tmp_path / "zoo_v2.json", DESCRIPTION)
+    written(own / "integrations/zoo.json", animals() | {"described_by": "https://zoo.example (zoo_v2.json)"})
+    assert "zoo beside zoo_v2.json" in conformed(avesa, own, "--openapi", str(tmp_path)).out
+
+
+def test_every_fact_is_a_line_for_a_machine(avesa: Avesa, own: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "zoo.json", DESCRIPTION)
+    *facts, last = conformed(avesa, own, "--openapi", str(file), "--json", "--all").records
+    assert {"service": "zoo", "endpoint": "animals", "fact": "record_id", "verdict": "confirmed", "says": ""} in facts
+    assert (last["confirmed"], last["contradicted"], last["not_described"]) == (4, 1, 3)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"info": {}}'])
+def test_what_is_no_description_is_a_mistake_of_usage(avesa: Avesa, own: Path, tmp_path: Path, text: str) -> None:
+    told = conformed(avesa, own, "--openapi", str(written(tmp_path / "zoo.json", text)))
+    assert (told.code, told.out) == (2, "")
+    assert "this is no OpenAPI description" in told.err

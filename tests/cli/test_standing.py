@@ -3,11 +3,13 @@
 from typing import Any
 
 from services.cli.stages import Life
-from services.cli.standing import MARKS_SAVED_S, READING_S, SLACK_S, Read, service_standing
-from services.contracts.integration import Endpoint, Incremental, Integration, NoAuth, Sweep
-from services.contracts.times import UtcTime, shifted
+from services.cli.standing import MARKS_SAVED_S, READING_S, SLACK_S, EndpointStanding, Read, service_standing
+from services.contracts.access import NoAuth
+from services.contracts.integration import Endpoint, Integration
+from services.contracts.reading import Filter, SinceTime, Sweep
+from services.contracts.times import UtcTime, moment, shifted
 from services.extractor.ledger import IDLE_SAVE_S
-from services.extractor.tenants import TenantService
+from services.extractor.tenants import Override, TenantService
 
 NOW: UtcTime = "2026-01-31T09:30:00.000000Z"
 ZOO = Integration(
@@ -20,7 +22,8 @@ ZOO = Integration(
         "visitors": Endpoint("visitors", "id", interval_s=60.0),
         "closed": Endpoint("closed", "id", enabled=False),
     },
-    incremental=Incremental(clause="changed > {since}"),
+    filter=Filter("where"),
+    incremental=SinceTime(clause="changed > {since}"),
 )
 
 
@@ -45,11 +48,12 @@ def zoo(
     changed_s: float = 9_999,
     integration: Integration | None = ZOO,
     interval_s: float | None = None,
+    told: dict[str, Any] | None = None,
     **row: Any,
 ) -> Read:
     connected = TenantService("acme", "zoo", created_at=ago(99_999), updated_at=ago(changed_s), **row)
     rows = {"animals": marked() if animals is None else animals, "visitors": marked() if visitors is None else visitors}
-    lease = {"owner": owner, "epoch": 3}
+    lease = {"owner": owner, "epoch": 3, "progress": told or {}}
     return service_standing(connected, integration, rows, lease, interval_s, NOW, life)
 
 
@@ -102,3 +106,71 @@ def test_a_service_is_as_bad_as_the_worst_of_its_endpoints() -> None:
     assert zoo(marked(9_000), enabled=False)[0].state == "paused"
     assert zoo(marked(9_000), status="reconnect needed")[0].state == "reconnect needed"
     assert zoo(integration=None)[0].state == "no mapping"
+
+
+# -- promised and actual ----------------------------------------------------------------------------------------------
+def one(read: Read, endpoint: str = "animals") -> EndpointStanding:
+    return next(found for found in read[1] if found.endpoint == endpoint)
+
+
+def epoch(seconds_ago: float) -> int:
+    return int(moment(ago(seconds_ago)).timestamp())
+
+
+def test_what_is_promised_is_the_interval_in_force_and_the_lag_of_the_vendor() -> None:
+    assert one(zoo()).promised_s == 60 + 300
+    assert one(zoo(interval_s=5.0)).promised_s == 5 + 300
+    assert one(zoo(endpoints={"animals": Override(20.0)}, interval_s=5.0)).promised_s == 20 + 300
+
+
+def test_what_is_actual_is_told_by_who_reads_or_at_most_what_was_saved() -> None:
+    assert one(zoo(marked(200))).actual_s == 200
+    assert one(zoo(marked(200), told={"reads": {"animals": epoch(12)}})).actual_s == 12
+    assert one(zoo(marked(5), told={"reads": {"animals": epoch(12)}})).actual_s == 5
+    assert one(zoo(marked(200), told={"reads": {"animals": "soon"}, "pace": "fast"})).actual_s == 200
+    assert one(zoo({})).actual_s is None
+
+
+def test_who_is_later_than_promised_says_why() -> None:
+    old = epoch(900)
+    reads = {"reads": {"animals": old, "visitors": old}}
+    assert one(zoo(marked(900), told=reads)).why_late == "its reader is slow"
+    assert (
+        one(zoo(marked(900), told={**reads, "pace": "4.00"})).why_late == "the vendor's budget stretches it 2.0 times"
+    )
+    assert one(zoo(marked(900, failed_code="timeout"), told=reads)).why_late == "failing: timeout"
+    assert one(zoo(marked(900, failed_code="not_available"), told=reads)).why_late == "not available"
+    assert one(zoo(marked(900), enabled=False)).why_late == "paused"
+    assert one(zoo(marked(900), status="stopped")).why_late == "stopped"
+    assert one(zoo(marked(900), owner=None)).why_late == "nobody reads it"
+    assert one(zoo(marked(350), told={"reads": {"animals": epoch(350)}})).why_late == ""
+
+
+def test_a_stretched_interval_is_no_fault() -> None:
+    read_at = epoch(1_000)
+    assert state(zoo(marked(1_000), told={"reads": {"animals": read_at}})) == "behind"
+    assert state(zoo(marked(1_000), told={"reads": {"animals": read_at}, "pace": "64"})) == "up to date"
+
+
+def test_endpoints_come_worst_first_and_the_worst_stands_for_the_service() -> None:
+    service, endpoints = zoo(marked(10), marked(200))
+    assert [found.endpoint for found in endpoints] == ["visitors", "animals"]
+    assert service.worst == endpoints[0]
+    assert [found.endpoint for found in zoo(marked(10), {})[1]] == ["visitors", "animals"]
+
+
+def test_what_a_customer_does_not_have_or_want_is_shown_and_troubles_nobody() -> None:
+    service, endpoints = zoo(marked(None, None, failed_code="not_available"), marked(30))
+    assert {found.endpoint: found.state for found in endpoints} == {
+        "visitors": "up to date",
+        "animals": "not available",
+    }
+    assert (service.state, service.read_at) == ("up to date", ago(30))
+    service, endpoints = zoo(endpoints={"animals": Override(enabled=False), "closed": Override(enabled=True)})
+    states = {found.endpoint: found.state for found in endpoints}
+    assert states == {"visitors": "up to date", "animals": "off", "closed": "not read yet"}
+
+
+def test_a_service_that_the_vendor_stopped_says_so() -> None:
+    service, _ = zoo(status="stopped", status_what="the subscription ended", status_at=ago(60))
+    assert (service.state, service.why, service.refused_at) == ("stopped", "the subscription ended", ago(60))

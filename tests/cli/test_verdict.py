@@ -73,7 +73,7 @@ def test_many_services_that_nobody_reads_are_one_trouble() -> None:
 
 def test_an_endpoint_that_its_owner_does_not_read_is_named() -> None:
     found = verdict(zoo(marked(7_200), {}))
-    assert found.verdict == "2 endpoints of acme zoo not up to date: animals last read 2 h ago, visitors never"
+    assert found.verdict == "2 endpoints of acme zoo not up to date: visitors never, animals last read 2 h ago"
     assert "w-1" in found.troubles[0].remedy
 
 

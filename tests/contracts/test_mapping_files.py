@@ -128,7 +128,9 @@ def test_a_variant_nobody_knows_is_compared_with_those_there_are() -> None:
         "'basik' is no type known here",
         "Did you mean 'basic'?",
     )
-    assert told(acme(auth={}))[1:] == ("the field 'type' is missing", "Known here: basic, headers, none.")
+    _, what, remedy = told(acme(auth={}))
+    assert what == "the field 'type' is missing"
+    assert remedy.startswith("Known here: basic, bearer, headers, jwt_bearer, none, oauth2_client_credentials")
 
 
 def test_a_mistake_inside_a_variant_is_told_where_it_stands() -> None:
@@ -203,7 +205,10 @@ def test_a_template_may_name_known_credentials_only() -> None:
         "there is nothing to fill {hst} with",
         "Did you mean 'host'?",
     )
-    assert told(acme(headers={"x-key": "{token}"}))[::2] == ('$.headers["x-key"]', "Add 'token' to `credentials`.")
+    assert told(acme(headers={"x-key": "{token}"}))[::2] == (
+        '$.headers["x-key"]',
+        "Add 'token' to `credentials`. Known here: host, password, user.",
+    )
 
 
 def test_a_path_may_also_name_what_its_parent_gives() -> None:
@@ -222,7 +227,7 @@ def test_a_parent_that_is_not_there_is_refused() -> None:
 
 
 def test_a_clause_needs_a_filter_to_stand_in() -> None:
-    without = json.loads(acme_tickets(incremental={"clause": "updated > {since}"}))
+    without = json.loads(acme_tickets(incremental={"type": "time", "clause": "updated > {since}"}))
     del without["filter"]
     at, what, _ = told(json.dumps(without).encode())
     assert (at, what) == ("$.endpoints.tickets.incremental.clause", "a clause needs a filter to stand in")
@@ -231,9 +236,9 @@ def test_a_clause_needs_a_filter_to_stand_in() -> None:
 @pytest.mark.parametrize(
     ("change", "at"),
     [
-        ({"incremental": {"clause": "updated > since"}}, "incremental.clause"),
-        ({"incremental": {"params": {"since": "now"}}}, "incremental.params"),
-        ({"incremental": {"clause": "{sinc} {since}"}}, "incremental.clause"),
+        ({"incremental": {"type": "time", "clause": "updated > since"}}, "incremental.clause"),
+        ({"incremental": {"type": "time", "params": {"since": "now"}}}, "incremental.params"),
+        ({"incremental": {"type": "time", "clause": "{sinc} {since}"}}, "incremental.clause"),
         ({"params": {"site": "{sit}"}}, "params.site"),
         ({"pagination": {"type": "keyset", "key": "id", "clause": "id > 0", "order": {}}}, "pagination.clause"),
         ({"deletes": {"type": "sweep", "confirm": "service/tickets"}}, "deletes.confirm"),
@@ -244,8 +249,10 @@ def test_a_template_must_hold_its_value_and_nothing_unknown(change: dict[str, An
 
 
 def test_an_endpoint_may_do_without_the_incremental_reading_of_its_integration() -> None:
-    everywhere = {"clause": "updated > {since}"}
-    data = acme(incremental=everywhere, endpoints={"all": {"path": "all", "record_id": "id", "incremental": {}}})
+    everywhere = {"type": "time", "clause": "updated > {since}"}
+    data = acme(
+        incremental=everywhere, endpoints={"all": {"path": "all", "record_id": "id", "incremental": {"type": "none"}}}
+    )
     assert decode_integration(data, "acme.json").endpoints["all"].incremental is not None
 
 

@@ -1,4 +1,4 @@
-"""One request over real HTTP, and what its answer means."""
+"""One request over real HTTP, until its answer can be used."""
 
 import asyncio
 import gzip
@@ -9,88 +9,67 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from services.contracts.access import ErrorRule, LimitHeaders, Limits, Quota
 from services.contracts.errors import (
-    AvesaError,
     NotFoundError,
     RejectedError,
     RetryableError,
     ThrottledError,
     UnauthorizedError,
 )
-from services.contracts.integration import Limits
 from services.contracts.log import Retried, VendorThrottled
 from services.extractor import fetch
+from services.extractor.access import Access, Fixed
+from services.extractor.answers import Answer, open_answer
 from services.extractor.auth import Site
-from services.extractor.fetch import Answer, Bounds, Caller, Calls, Patience, error_of, read_retry_after, what_it_says
+from services.extractor.fetch import Bounds, Caller, Calls, Download, Patience
+from services.extractor.meanings import Terms
 from services.extractor.records import Rules, read_ids
 from services.extractor.requests import Request
-from tests.extractor.world import START, World, answered, opened
-
-SITE = Site("https://desk.example", {}, {}, hidden=("hunter2-hunter2",))
-ASKED = Request("https://desk.example/x", (), "GET x")
+from tests.extractor.world import KEY, START, World, answered, opened
 
 
-def translated(status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> AvesaError | None:
-    return error_of(Answer(status, body, headers or {}), ASKED, SITE, START)
+class Renewing:
+    """`Access` whose every token is the next number, and which can renew it so many times."""
+
+    def __init__(self, url: str, renewals: int = 1_000) -> None:
+        self._url, self._left, self.renewed_count = url, renewals, 0
+        self._site = self._made()
+
+    def _made(self) -> Site:
+        return Site(self._url, {}, {"X-Key": f"token {self.renewed_count}"})
+
+    async def site(self) -> Site:
+        return self._site
+
+    async def renewed(self, refused: Site) -> Site:
+        if refused is self._site and self.renewed_count < self._left:
+            self.renewed_count += 1
+            self._site = self._made()
+        return self._site
 
 
-def caller(world: World, limits: Limits | None = None, patience: Patience | None = None, **more: Any) -> Caller:
-    site = Site(world.vendor.url, {}, {"X-Key": "k"})
-    return Caller(world.runtime(), world.wire, site, limits or Limits(), ("acme", "desk"), patience=patience, **more)
+def caller(
+    world: World,
+    limits: Limits | None = None,
+    patience: Patience | None = None,
+    access: Access | None = None,
+    **more: Any,
+) -> Caller:
+    access = access or Fixed(Site(world.vendor.url, {}, {"X-Key": "k"}))
+    return Caller(world.runtime(), world.wire, access, limits or Limits(), ("acme", "desk"), patience=patience, **more)
 
 
 def asks(world: World, path: str = "x", query: tuple[tuple[str, str], ...] = ()) -> Request:
     return Request(f"{world.vendor.url}/{path}", query, f"GET {path}")
 
 
-def text(body: bytes, _: str) -> str:
-    return body.decode()
+def text(answer: Answer, _: str) -> str:
+    return answer.body.decode()
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "code"),
-    [
-        (401, UnauthorizedError, "bad_credentials"),
-        (403, RejectedError, "forbidden"),
-        (404, NotFoundError, "not_found"),
-        (410, NotFoundError, "not_found"),
-        (400, RejectedError, "vendor_error"),
-        (304, RejectedError, "vendor_error"),
-        (408, RetryableError, "unavailable"),
-        (500, RetryableError, "unavailable"),
-        (503, RetryableError, "unavailable"),
-        (429, ThrottledError, "throttled"),
-    ],
-)
-def test_a_status_says_what_to_do_next(status: int, kind: type[AvesaError], code: str) -> None:
-    error = translated(status)
-    assert type(error) is kind
-    assert error.code == code
-    assert "GET x" in error.what
-
-
-def test_every_2xx_is_an_answer() -> None:
-    assert translated(200) is translated(204) is None
-
-
-def test_a_503_that_names_a_time_asks_to_slow_down() -> None:
-    error = translated(503, headers={"retry-after": "7"})
-    assert isinstance(error, ThrottledError)
-    assert error.retry_after_s == 7.0
-
-
-def test_retry_after_is_a_number_or_a_date() -> None:
-    assert read_retry_after("12", START) == 12.0
-    assert read_retry_after("Sat, 31 Jan 2026 12:00:30 GMT", START) == 30.0
-    assert read_retry_after("Sat, 31 Jan 2026 11:00:00 GMT", START) == 0.0
-    assert read_retry_after("soon", START) is read_retry_after(None, START) is None
-
-
-def test_what_the_vendor_says_is_told_without_secrets() -> None:
-    error = translated(400, b'{"message": "no key hunter2-hunter2 here"}')
-    assert error is not None
-    assert "no key *** here" in str(error)
-    assert what_it_says(b"<html>") == what_it_says(b"[1]") == what_it_says(b'{"message": 5}') == ""
+def lines(answer: Answer, _: str) -> list[bytes]:
+    return open_answer(answer, (), "ndjson").items
 
 
 async def test_an_answer_comes_with_the_time_it_was_asked_for_on_the_vendor_s_clock() -> None:
@@ -167,7 +146,7 @@ async def test_an_answer_that_cannot_be_read_is_tried_again() -> None:
     async with opened() as world:
         world.vendor.spoil = lambda _: answered(web.Response(body=b"ok"))
 
-        def read(_body: bytes, _at: str) -> int:
+        def read(_: Answer, _at: str) -> int:
             if len(world.vendor.asked) < 3:
                 raise RetryableError("truncated", code="bad_answer")
             return len(world.vendor.asked)
@@ -268,6 +247,16 @@ async def test_the_budget_is_kept_and_the_lease_hears_of_us_while_we_wait() -> N
         assert max(gaps) <= fetch.NAP_MAX_S
 
 
+async def test_a_budget_that_is_used_up_for_the_day_is_told_and_not_waited_for() -> None:
+    async with opened() as world:
+        world.vendor.spoil = lambda _: answered(web.Response(body=b"ok"))
+        one = caller(world, Limits(share=1, quotas=[Quota(1, 86_400)]))
+        await one.get(asks(world), text)
+        with pytest.raises(ThrottledError, match="used up for 1440 more minutes"):
+            await one.get(asks(world), text)
+        assert (world.clock.monotonic(), len(world.vendor.asked)) == (0.0, 1)
+
+
 async def test_no_more_requests_are_under_way_than_allowed() -> None:
     async with opened() as world:
         under_way, most = 0, 0
@@ -293,3 +282,165 @@ async def test_not_there_is_an_answer_to_whoever_asks_just_that() -> None:
         assert (await caller(world).is_there(asks(world, "here"))).value
         with pytest.raises(NotFoundError):
             await caller(world).get(asks(world, "gone"), text)
+
+
+async def test_a_post_arrives_with_its_body_its_headers_and_who_we_are() -> None:
+    async with opened() as world:
+        seen: list[tuple[str, bytes, Any, Any]] = []
+
+        async def spoil(request: web.Request) -> web.StreamResponse:
+            seen.append((request.method, await request.read(), request.headers, dict(request.query)))
+            return web.Response(body=b"ok")
+
+        world.vendor.spoil = spoil
+        request = Request(
+            f"{world.vendor.url}/x",
+            (("a", "b"),),
+            "POST x",
+            "POST",
+            (("accept", "text/csv"),),
+            b"{}",
+            "application/json",
+        )
+        site = Site(world.vendor.url, {}, {"X-Key": "k"}, {"api_key": "p"})
+        await caller(world, access=Fixed(site)).get(request, text)
+        ((method, body, headers, query),) = seen
+        assert (method, body, query) == ("POST", b"{}", {"a": "b", "api_key": "p"})
+        assert (headers["Content-Type"], headers["accept"], headers["X-Key"]) == ("application/json", "text/csv", "k")
+
+
+async def test_a_post_is_never_redirected_into_something_else() -> None:
+    async with opened() as world:
+        moved = {"x": 307, "y": 302}
+
+        def spoil(request: web.Request) -> Awaitable[web.StreamResponse]:
+            status = moved.get(request.path[1:])
+            there = web.Response(status=status or 200, headers={"Location": "/there"}, body=request.method.encode())
+            return answered(there)
+
+        world.vendor.spoil = spoil
+        kept = Request(f"{world.vendor.url}/x", source="POST x", method="POST")
+        assert (await caller(world).get(kept, text)).value == "POST"
+        with pytest.raises(RejectedError):
+            await caller(world).get(Request(f"{world.vendor.url}/y", source="POST y", method="POST"), text)
+
+
+async def test_a_token_the_vendor_refuses_is_renewed_once_and_the_request_repeated() -> None:
+    async with opened() as world:
+        accepted = "token 1"
+
+        def spoil(request: web.Request) -> Awaitable[web.StreamResponse]:
+            good = request.headers["X-Key"] == accepted
+            return answered(web.Response(status=200 if good else 401, body=b"ok"))
+
+        world.vendor.spoil = spoil
+        access = Renewing(world.vendor.url)
+        one = caller(world, access=access)
+        got = await asyncio.gather(*(one.get(asks(world), text) for _ in range(4)))
+        assert ([each.value for each in got], access.renewed_count) == (["ok"] * 4, 1)
+        accepted = "no token"
+        for refused in (access, Renewing(world.vendor.url, renewals=0)):
+            with pytest.raises(UnauthorizedError):
+                await caller(world, access=refused).get(asks(world), text)
+        assert access.renewed_count == 2
+
+
+async def test_a_rule_may_ask_for_a_new_token_and_another_stops_at_once() -> None:
+    async with opened() as world:
+        world.vendor.spoil = lambda request: answered(
+            web.Response(status=400 if request.headers["X-Key"] == "token 0" else 200, body=b'{"code":"expired"}')
+        )
+        expired = ErrorRule(means="reauthenticate", status=[400], path="code", equals=["expired"])
+        access = Renewing(world.vendor.url)
+        await caller(world, access=access).get(asks(world), text, terms=Terms((expired,)))
+        assert access.renewed_count == 1
+        stop = Terms((ErrorRule(means="stop", path="code"),))
+        with pytest.raises(UnauthorizedError) as raised:
+            await caller(world, access=access).get(asks(world), text, terms=stop)
+        assert (raised.value.code, access.renewed_count) == ("stopped", 1)
+
+
+async def test_an_answer_that_a_rule_calls_empty_is_read_as_one_without_content() -> None:
+    async with opened() as world:
+        world.vendor.spoil = lambda _: answered(web.Response(status=404, body=b"[1]"))
+        terms = Terms((ErrorRule(means="empty", status=[404]),))
+        got = await caller(world).get(asks(world), lambda answer, _: open_answer(answer).items, terms=terms)
+        assert got.value == []
+
+
+async def test_what_the_vendor_says_is_left_is_heeded() -> None:
+    async with opened() as world:
+        told = {"X-Left": "1", "X-Limit": "10", "X-Reset": "30"}
+        world.vendor.spoil = lambda _: answered(web.Response(body=b"ok", headers=told))
+        headers = [LimitHeaders(remaining="x-left", limit="x-limit", reset="x-reset")]
+        one = caller(world, Limits(headers=headers))
+        await one.get(asks(world), text)
+        assert one.fullness == 1.0
+        await one.get(asks(world), text)
+        assert world.clock.monotonic() == pytest.approx(30)
+
+
+async def test_live_reads_find_a_connection_however_many_background_reads_take_their_time() -> None:
+    async with opened() as world:
+        released, arrived = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> web.StreamResponse:
+            arrived.set()
+            await released.wait()
+            return web.Response(body=b"slow")
+
+        world.vendor.spoil = lambda request: slow() if "slow" in request.path else answered(web.Response(body=b"ok"))
+        one = caller(world, Limits(concurrency=2))
+        walks = [asyncio.ensure_future(one.get(asks(world, "slow"), text, background=True)) for _ in range(5)]
+        await arrived.wait()
+        assert (await one.get(asks(world), text)).value == "ok"
+        released.set()
+        assert {got.value for got in await asyncio.gather(*walks)} == {"slow"}
+
+
+async def test_a_download_comes_in_batches_and_is_tried_again_as_a_whole() -> None:
+    async with opened() as world:
+        body = b"".join(b'{"id":%d,"text":"%s"}\n' % (number, b"x" * 1_000) for number in range(10_000))
+        packed = gzip.compress(body)
+
+        def spoil(_: web.Request) -> Awaitable[web.StreamResponse]:
+            sent = len(world.vendor.asked)
+            return answered(web.Response(body=packed[: -(20 if sent == 1 else 0) or None]))
+
+        world.vendor.spoil = spoil
+        calls = Calls()
+        found = [got async for got in caller(world).download(asks(world), lines, "ndjson", calls=calls)]
+        assert calls.count == 2
+        assert len(found) > 1
+        assert sum(len(got.value) for got in found) == 10_000
+        assert len({got.observed_at for got in found}) == 1
+
+
+async def test_a_download_may_be_longer_than_an_answer_in_memory_and_an_error_is_none() -> None:
+    async with opened(Bounds(body_bytes=1_000, file_bytes=50_000)) as world:
+        body = b'{"id":1}\n' * 1_000
+        world.vendor.spoil = lambda _: answered(web.Response(body=body))
+        found = [got async for got in caller(world).download(asks(world), lines, "ndjson")]
+        assert sum(len(got.value) for got in found) == 1_000
+        body *= 10
+        with pytest.raises(RejectedError) as raised:
+            await anext(caller(world).download(asks(world), lines, "ndjson"))
+        assert raised.value.code == "too_large"
+        world.vendor.spoil = lambda _: answered(web.Response(status=404, body=b"x" * 100))
+        with pytest.raises(NotFoundError):
+            await anext(caller(world).download(asks(world), lines, "ndjson"))
+        answer = await world.wire.send(Download(f"{world.vendor.url}/x", (), "GET x"), {"X-Key": KEY})
+        assert answer.file is None
+
+
+async def test_an_owner_counts_what_the_one_before_asked_for() -> None:
+    async with opened() as world:
+        world.vendor.spoil = lambda _: answered(web.Response(body=b"ok"))
+        limits = Limits(requests=3, window_s=60, share=1)
+        former, later = caller(world, limits), caller(world, limits)
+        for _ in range(2):
+            await former.get(asks(world), text)
+        later.resume(former.used())
+        for _ in range(2):
+            await later.get(asks(world), text)
+        assert world.clock.monotonic() == pytest.approx(60)

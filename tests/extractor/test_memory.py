@@ -1,11 +1,13 @@
 """A read never contradicts an earlier read."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.fold import Observation, fold
 from services.contracts.times import shifted
-from services.extractor.memory import Entry, Memory, Ruling, after, again, judge, latest
+from services.extractor.marks import Reached, SeenId
+from services.extractor.memory import Below, Entry, Memory, Ruling, after, again, judge, latest
 from services.extractor.records import VendorRecord, digest_of
 from services.runtime.snapshots import SnapshotState
 from tests.fakes import MemoryObjects, MemoryStates
@@ -88,9 +90,53 @@ def test_a_deletion_that_may_be_on_the_stream_is_not_settled() -> None:
     assert not entry("A", 5, 6).settled
 
 
+# -- the record says that it is deleted -------------------------------------------------------------------------------
+def flagged(stamp: float | None) -> VendorRecord:
+    payload = b"gone"
+    return VendorRecord("7", payload, digest_of(payload), None if stamp is None else at(stamp), deleted=True)
+
+
+def test_a_deletion_holds_from_its_stamp_or_from_when_it_was_read() -> None:
+    known = entry("A", 5, 60)
+    assert judged(known, flagged(90), 120) == Ruling(at(90), at(120), "vendor")
+    assert judged(known, flagged(None), 120) == Ruling(at(120), at(120), "vendor")
+    assert judged(None, flagged(90), 120) == Ruling(at(90), at(120), "vendor")
+
+
+def test_a_deletion_under_the_stamp_of_the_last_version_does_not_undo_that_version() -> None:
+    assert judged(entry("A", 5, 60), flagged(5), 120) == Ruling(at(120), at(120), "vendor")
+    assert judged(entry("A", 5, 5.4), flagged(5), 120) == Ruling(at(5), at(120), "vendor")  # within the same second
+
+
+def test_a_deletion_is_published_once_and_one_that_may_be_on_the_stream_again() -> None:
+    gone = Entry(digest_of(b"gone"), at(90), at(120), deleted=True)
+    assert judged(gone, flagged(90), 180) is None
+    assert judged(gone, flagged(95), 180) is None
+    assert judged(msgspec.structs.replace(gone, sure=False), flagged(90), 180) == Ruling(at(90), at(120), "vendor")
+
+
+def test_an_endpoint_that_shows_a_record_as_deleted_does_not_undo_another_that_has_it() -> None:
+    here = Entry(digest_of(b"gone"), at(90), at(120), deleted=True)
+    there = entry("A", 150, 160)
+    assert judge(here, there, flagged(90), at(180), 1.0) is None
+
+
+def test_an_answer_that_was_on_its_way_when_the_deletion_was_found_comes_before_it() -> None:
+    gone = entry("A", 90, 120, deleted=True)
+    for observed, stamp, expected in (
+        (80.0, 5.0, at(5)),
+        (80.0, None, at(80)),
+        (90.5, None, shifted(at(90), microseconds=-1)),
+    ):
+        ruling = judge(gone, gone, record("B", stamp), at(observed), 1.0, meanwhile=True)
+        assert ruling is not None
+        assert ruling.effective_at == expected
+    assert judge(gone, gone, record("B", 5), at(95), 1.0, meanwhile=True) == Ruling(at(95), at(95), "read")
+
+
 reads = st.lists(
     st.tuples(
-        st.sampled_from(["A", "B", "C", None]),  # None: it was gone
+        st.sampled_from(["A", "B", "C", "flag", None]),  # None: a sweep found it gone; flag: it said so itself
         st.none() | st.integers(-3, 12),  # the stamp told
         st.floats(-1.5, 3.0),  # since the read before, on a clock that may step back
         st.sampled_from(["alive", "alive", "died before publishing", "died after publishing"]),
@@ -105,7 +151,7 @@ def published_of(
 ) -> tuple[Ruling, bytes] | None:
     """What a read (or a sweep) publishes, as endpoint and sweep do it."""
     if content is not None:
-        read = record(content, stamp)
+        read = flagged(stamp) if content == "flag" else record(content, stamp)
         ruling = judge(known, known, read, at(now), 1.0)
         return None if ruling is None else (ruling, read.digest)
     if known is None or known.settled:
@@ -126,14 +172,14 @@ def test_the_current_row_always_equals_the_last_read(seen: list[tuple[str | None
         found = published_of(known, content, stamp, now)
         if found is not None:
             ruling, digest = found
-            known = Entry(digest, ruling.effective_at, ruling.observed_at, content is None, sure=fate == "alive")
+            gone = content in (None, "flag")
+            known = Entry(digest, ruling.effective_at, ruling.observed_at, gone, sure=fate == "alive")
             if fate != "died before publishing":
                 text = content or ""
-                gone = content is None
                 published.append(Observation(ruling.effective_at, ruling.observed_at, gone, 1, text, text, text))
         if fate == "alive":
             current = next((version.last.row for version in fold(published) if version.is_current), None)
-            assert current == content
+            assert current == (None if content == "flag" else content)
 
 
 def test_the_newest_of_a_family_is_the_one_the_history_shows() -> None:
@@ -147,15 +193,33 @@ async def test_memory_survives_in_its_segments() -> None:
     objects, states = MemoryObjects(), MemoryStates()
     memory = Memory(SnapshotState(objects, states.open("a"), lambda n: f"a/{n}"))
     memory.put({"1": entry("A", 5, 6), '["é"]': entry("B", 5, 6, deleted=True)})
-    memory.note_read(["9"])
+    told = Below(b"state", at(1), at(2), Reached("token", (SeenId("7", at(0)),)))
+    memory.note_below({"9": Below(), "10": told})
     segments = list(await memory.state.save())
     again = Memory(SnapshotState(objects, states.open("b"), lambda n: f"b/{n}"))
     assert await again.state.load(segments)
     assert dict(again.items()) == {"1": entry("A", 5, 6), '["é"]': entry("B", 5, 6, deleted=True)}
     assert list(again.living()) == ["1"]
-    assert again.has_read("9")
-    again.forget_parents({"8"})
-    assert not again.has_read("9")
+    assert again.below(["8", "9", "10"]) == {"9": Below(), "10": told}
+    again.forget_below({"8", "10"})
+    assert again.below(["9", "10"]) == {"10": told}
+
+
+async def test_what_was_remembered_before_there_were_links_is_read() -> None:
+    objects, states = MemoryObjects(), MemoryStates()
+    memory = Memory(SnapshotState(objects, states.open("a"), lambda n: f"a/{n}"))
+    old = msgspec.msgpack.encode([b"digest", at(5), at(6), False, None, True])
+    memory.state.put_many([(b"r7", old), (b"p9", b"")])
+    assert memory.entries(["7"]) == {"7": Entry(b"digest", at(5), at(6))}
+    assert memory.below(["9"]) == {"9": Below()}
+
+
+async def test_what_did_not_change_below_a_parent_costs_nothing() -> None:
+    memory = Memory(SnapshotState(MemoryObjects(), MemoryStates().open("a"), lambda n: f"a/{n}"))
+    memory.note_below({"9": Below()})
+    await memory.state.save()
+    memory.note_below({"9": Below()})
+    assert not memory.state.changed
 
 
 def test_an_earlier_reading_that_comes_to_hand_later_stays_before_what_was_read_after_it() -> None:

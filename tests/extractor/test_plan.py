@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from services.contracts.errors import UsageError
-from services.contracts.integration import Integration, Keyset, Sweep
+from services.contracts.integration import Integration
+from services.contracts.reading import Keyset, Sweep
 from services.extractor.plan import spec_of, specs, with_parents
+from services.extractor.records import Signs
 from services.runtime.mapping_files import load_mappings
 
 
@@ -24,7 +26,11 @@ def child_of(parent: str, **more: Any) -> dict[str, Any]:
 def test_what_an_endpoint_does_not_say_the_integration_says() -> None:
     keyset = {"type": "keyset", "key": "id", "clause": "id > {after}", "order": {}}
     made = integration(
-        {"a": {}, "b": {"updated_at": "u"}}, pagination=keyset, updated_at="m.t", deletes={"type": "sweep"}
+        {"a": {}, "b": {"updated_at": "u"}},
+        pagination=keyset,
+        updated_at="m.t",
+        deletes={"type": "sweep"},
+        filter={"param": "q"},
     )
     a, b = specs(made).values()
     assert isinstance(a.pagination, Keyset)
@@ -33,8 +39,93 @@ def test_what_an_endpoint_does_not_say_the_integration_says() -> None:
     assert (a.rules.updated_at, b.rules.updated_at) == (("m", "t"), ("u",))
 
 
+def incremental_of(**endpoint: Any) -> Any:
+    return spec_of(integration({"a": {"updated_at": "t", **endpoint}}, filter={"param": "q"}), "a").incremental
+
+
 def test_an_incremental_that_asks_nothing_is_none() -> None:
-    assert spec_of(integration({"a": {"incremental": {}}}), "a").incremental is None
+    time = {"type": "time"}
+    assert incremental_of(incremental=time) is None
+    assert incremental_of(incremental={"type": "none"}) is None
+    for asking in (
+        {"incremental": {**time, "clause": "t > {since}"}},
+        {"incremental": {**time, "headers": {"If-Modified-Since": "{since}"}}},
+        {"incremental": {**time, "newest_first": True}},
+        {"incremental": time, "params": {"from": "{since}"}},
+        {"incremental": time, "method": "POST", "body": {"type": "json", "value": {"a": [{"b": "{since}"}]}}},
+        {"incremental": {"type": "delta", "path": "token"}},
+    ):
+        assert incremental_of(**asking) is not None
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        {"incremental": {"type": "time", "clause": "t > {since}"}},  # no filter to put it in
+        {"pagination": {"type": "keyset", "key": "id", "clause": "id > {after}"}},
+        {"pagination": {"type": "time_window", "cap": 10}},  # no times to ask for
+        {"pagination": {"type": "offset", "size": 5, "overlap": 5}},  # would never advance
+        {"pagination": {"type": "cursor"}},  # stands nowhere
+        {"incremental": {"type": "id"}},  # no keyset
+        {"incremental": {"type": "time", "newest_first": True}},  # no time to tell by
+    ],
+)
+def test_what_makes_no_sense_together_is_told_before_anything_is_asked(endpoint: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as raised:
+        specs(integration({"a": endpoint}))
+    assert raised.value.code == "bad_mapping"
+    assert "'a'" in str(raised.value)
+
+
+def test_clauses_may_stand_in_any_template() -> None:
+    keyset = {"type": "keyset", "key": "id", "clause": "id > {after}"}
+    body = {"type": "graphql", "query": "{x}", "variables": {"q": "{where}"}}
+    assert specs(integration({"a": {"pagination": keyset, "params": {"q": "select {where}"}}}))
+    assert specs(integration({"a": {"pagination": keyset, "method": "POST", "body": body}}))
+
+
+def test_a_sweep_may_list_ids_elsewhere() -> None:
+    elsewhere = {"type": "sweep", "path": "ids", "records": "all", "pagination": {"type": "page", "size": 7}}
+    endpoint = {"records": "data", "params": {"x": "1"}, "method": "POST", "body": {"type": "form", "fields": {}}}
+    (spec,) = specs(integration({"a": {**endpoint, "deletes": elsewhere}})).values()
+    swept = spec.for_sweep
+    assert swept is not None
+    assert (swept.path, swept.method, swept.body, swept.params) == ("ids", "GET", None, {})
+    assert (swept.rules.records, swept.rules.rows, spec.rules.records) == (("all",), True, ("data",))
+    (same,) = specs(integration({"a": {**endpoint, "deletes": {"type": "sweep", "params": {"f": "id"}}}})).values()
+    assert same.for_sweep is not None
+    assert (same.for_sweep.params, same.for_sweep.method) == ({"x": "1", "f": "id"}, "POST")
+    assert specs(integration({"a": {}}))["a"].for_sweep is None
+
+
+def test_where_an_answer_tells_how_it_goes_on_is_known() -> None:
+    def signs(pagination: dict[str, Any], **more: Any) -> Signs:
+        return spec_of(integration({"a": {"pagination": pagination, **more}}), "a").rules.signs
+
+    assert signs({"type": "cursor", "header": "X-Next", "end": "a.end"}) == Signs(header="x-next", end=("a", "end"))
+    assert signs({"type": "link"}, incremental={"type": "delta", "path": "d"}) == Signs(link=True, token=("d",))
+    window = {"type": "time_window", "cap": 5, "inner": {"type": "offset", "total": "n"}}
+    asking = {"type": "time", "params": {"s": "{since}"}}
+    assert signs(window, incremental=asking) == Signs(total=("n",))
+
+
+def test_a_child_says_which_values_of_its_parent_it_needs() -> None:
+    made = integration(
+        {
+            "a": {},
+            "b": {"path": "{parent_id}/{org}", "parent": {"endpoint": "a", "values": {"org": "org.id", "n": "name"}}},
+            "c": {"path": "{parent_id}/{n}", "parent": {"endpoint": "a", "values": {"n": "name"}}},
+        }
+    )
+    known = specs(made)
+    assert known["a"].rules.links == (("org", "id"), ("name",))
+    assert (known["b"].inherits, known["c"].inherits) == ((("org", 0), ("n", 1)), (("n", 1),))
+
+
+def test_an_endpoint_s_own_errors_come_first() -> None:
+    rule = {"means": "skip", "status": [403]}
+    made = integration({"a": {"errors": [{**rule, "say": "own"}]}}, errors=[{**rule, "say": "all"}])
+    assert [found.say for found in specs(made)["a"].errors] == ["own", "all"]
 
 
 def test_parents_come_before_their_children_even_when_they_are_off() -> None:
@@ -72,6 +163,8 @@ def test_only_another_list_makes_a_walk_start_afresh() -> None:
     assert spec_of(integration({"a": {"interval_s": 7, "drop": ["x"], "title": "A"}}), "a").shape == shape
     assert spec_of(integration({"a": {"params": {"open": "true"}}}), "a").shape != shape
     assert spec_of(integration({"a": {"path": "b"}}), "a").shape != shape
+    post = {"method": "POST", "body": {"type": "form", "fields": {"a": "b"}}}
+    assert spec_of(integration({"a": post}), "a").shape != shape
 
 
 def test_every_shipped_integration_can_be_read() -> None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from services.contracts.json_text import without_lone_surrogates
 from services.extractor.raw_json import (
+    NOWHERE,
     CutOffError,
     UnreadableError,
     compact,
     cuts_of,
+    hollow,
     scalar_text,
     split_items,
     split_path,
@@ -54,10 +56,35 @@ def test_only_halves_of_surrogate_pairs_are_replaced() -> None:
 
 def test_a_value_is_found_by_its_path() -> None:
     data = b'{"a":{"b":[10,{"c":1.50}]},"n":null}'
-    assert values_at(data, [("a", "b", "1", "c"), ("a", "b", "0"), ("n",), ("a", "x"), ("a", "b", "9"), ()]) == [
-        b"1.50", b"10", b"null", None, None, data,
-    ]  # fmt: skip
+    paths = (("a", "b", "1", "c"), ("a", "b", "0"), ("n",), ("a", "x"), ("a", "b", "9"), NOWHERE, ())
+    assert values_at(data, paths) == [b"1.50", b"10", b"null", None, None, None, data]
     assert value_at(data, ("a", "b", "1", "c")) == b"1.50"
+
+
+PATHS = st.lists(st.lists(KEYS | st.sampled_from(["0", "1"]), max_size=3).map(tuple), max_size=6).map(tuple)
+
+
+@given(VALUES, PATHS)
+def test_several_values_are_what_each_alone_would_be(value: Any, paths: tuple[tuple[str, ...], ...]) -> None:
+    data = json.dumps(value, separators=(",", ":")).encode()
+    assert values_at(data, paths) == [value_at(data, path) for path in paths]
+
+
+def test_a_list_is_taken_out_of_what_stands_around_it() -> None:
+    data = b'{"data":{"items":[1,{"a":2}],"next":"c\\u00e9"},"total":1.50}'
+    items: list[bytes] = []
+    assert hollow(data, ("data", "items"), items) == b'{"data":{"items":[],"next":"c\\u00e9"},"total":1.50}'
+    assert items == [b"1", b'{"a":2}']
+
+
+def test_a_star_is_every_item_of_a_list() -> None:
+    data = b'{"groups":[{"rows":[1,2]},{"rows":null},{},{"rows":[3]}],"next":4}'
+    items: list[bytes] = []
+    assert hollow(data, ("groups", "*", "rows"), items) == (
+        b'{"groups":[{"rows":[]},{"rows":null},{},{"rows":[]}],"next":4}'
+    )
+    assert items == [b"1", b"2", b"3"]
+    assert split_items(data.replace(b"2", b"tru"), ("groups", "*", "rows"))[0] == [b"1", b"tru", b"3"]
 
 
 def test_a_scalar_is_its_text() -> None:
@@ -92,13 +119,14 @@ def test_dropping_is_what_leaving_out_would_have_been(record: dict[str, Any], na
 @given(st.lists(VALUES, max_size=6))
 def test_a_list_is_split_without_being_read(items: list[Any]) -> None:
     data = json.dumps({"x": "]", "data": {"items": items}, "more": [1]}, indent=1).encode()
-    assert [json.loads(item) for item in split_items(data, ("data", "items"))] == items
+    found, around = split_items(data, ("data", "items"))
+    assert [json.loads(item) for item in found] == items
+    assert json.loads(around) == {"x": "]", "data": {"items": []}, "more": [1]}
 
 
 def test_broken_items_do_not_hide_their_neighbours() -> None:
-    assert split_items(b'[{"a":1},{"b":tru},"\\ud800",{"c":}]', ()) == [
-        b'{"a":1}', b'{"b":tru}', b'"\\ud800"', b'{"c":}',
-    ]  # fmt: skip
+    found, _ = split_items(b'[{"a":1},{"b":tru},"\\ud800",{"c":}]', ())
+    assert found == [b'{"a":1}', b'{"b":tru}', b'"\\ud800"', b'{"c":}']
 
 
 @pytest.mark.parametrize("data", [b"", b"[1,2", b'[{"a":1}', b'["a', b'{"data":[1]'])

@@ -3,12 +3,24 @@
 import pytest
 
 from services.contracts.errors import RetryableError
+from services.contracts.reading import FieldList
+from services.extractor.answers import Answer, Opened
 from services.extractor.raw_json import cuts_of
 from services.extractor.records import (
     RECORD_BYTES_MAX,
     BadRecord,
+    ConditionRule,
+    Grave,
+    GraveRule,
     RecordPage,
     Rules,
+    Signs,
+    in_parts,
+    is_deleted,
+    joined,
+    names_reader,
+    needed_names,
+    next_link,
     read_ids,
     read_page,
     record_id_of,
@@ -18,8 +30,12 @@ NOW = "2026-01-31T12:00:00.000000Z"
 BY_ID = Rules((("id",),), updated_at=("_info", "lastUpdated"), key=("id",))
 
 
-def read(body: str | bytes, rules: Rules = BY_ID) -> RecordPage:
-    return read_page(body.encode() if isinstance(body, str) else body, rules, NOW)
+def answer(body: str | bytes, **headers: str) -> Answer:
+    return Answer(200, body.encode() if isinstance(body, str) else body, headers)
+
+
+def read(body: str | bytes, rules: Rules = BY_ID, **headers: str) -> RecordPage:
+    return read_page(answer(body, **headers), rules, NOW)
 
 
 def codes(page: RecordPage) -> list[str]:
@@ -129,7 +145,7 @@ def test_a_byte_order_mark_is_no_obstacle() -> None:
 
 
 def test_ids_are_read_alone() -> None:
-    page = read_ids(b'[{"id":1},{"id":2},{"x":3}]', BY_ID)
+    page = read_ids(answer('[{"id":1},{"id":2},{"x":3}]'), BY_ID)
     assert (page.ids, page.turn.count, page.turn.keys) == (("1", "2"), 3, ("1", "2"))
 
 
@@ -149,3 +165,156 @@ def test_a_dead_letter_holds_no_password_either() -> None:
     unreadable, *others = [bad.data for bad in page.bad]
     assert unreadable.startswith(b"withheld: ")
     assert others == [b'{"id":1,"t":"soon"}', b"{}"]
+
+
+GONE = ConditionRule(("state",), frozenset({"gone", "true"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "deleted"), [('"gone"', True), ("true", True), ("false", False), ("null", False), ('"here"', False)]
+)
+def test_a_record_may_say_of_itself_that_it_is_deleted(state: str, deleted: bool) -> None:
+    rules = Rules((("id",),), deleted_when=GONE)
+    body = f'[{{"id":1,"state":{state}}},{{"id":2}}]'
+    assert [record.deleted for record in read(body, rules).records] == [deleted, False]
+    assert read_ids(answer(body), rules).ids == (("2",) if deleted else ("1", "2"))
+    assert is_deleted(answer(f'{{"id":1,"state":{state}}}'), rules) == deleted
+    assert is_deleted(
+        answer(f'{{"data":{{"state":{state}}}}}'), Rules((), deleted_when=ConditionRule(("data", "state")))
+    ) == (state != "null")
+
+
+def test_a_condition_without_values_asks_for_anything_but_null() -> None:
+    rules = Rules((("id",),), deleted_when=ConditionRule(("removed",)))
+    page = read('[{"id":1,"removed":null},{"id":2,"removed":{}},{"id":3}]', rules)
+    assert [record.deleted for record in page.records] == [False, True, False]
+    assert is_deleted(
+        answer('{"items":[{"removed":1}]}'), Rules((), records=("items",), deleted_when=rules.deleted_when)
+    )
+    assert not is_deleted(answer("<html>"), rules)
+
+
+def test_values_for_the_endpoints_below_are_kept_as_texts() -> None:
+    rules = Rules((("id",),), links=(("org", "id"), ("flag",), ("none",)), drop=cuts_of([("org",)]))
+    (record,) = read('[{"id":1,"org":{"id":7},"flag":true}]', rules).records
+    assert (record.links, record.payload) == (("7", "true", ""), b'{"id":1,"flag":true}')
+
+
+def test_a_record_may_say_that_others_are_gone() -> None:
+    rules = Rules(
+        (("id",),),
+        graves=(
+            GraveRule("tickets", ("ticket",), ("at",), ConditionRule(("action",), frozenset({"delete"}))),
+            GraveRule("notes", ("note",)),
+        ),
+    )
+    page = read(
+        '[{"id":1,"action":"delete","ticket":5,"at":"2026-01-31T09:15:00Z","note":"n"},'
+        '{"id":2,"action":"close","ticket":6},{"id":3,"action":"delete","ticket":7,"at":"soon"}]',
+        rules,
+    )
+    assert [record.graves for record in page.records] == [
+        (Grave("tickets", "5", "2026-01-31T09:15:00.000000Z"), Grave("notes", "n")),
+        (),
+        (Grave("tickets", "7"),),
+    ]
+
+
+def test_a_page_tells_how_it_goes_on() -> None:
+    signs = Signs(cursor=("meta", "next"), more=("meta", "more"), total=("n",), pages=("p",), token=("t",))
+    rules = Rules((("id",),), records=("items",), signs=signs)
+    turn = read('{"items":[{"id":1}],"meta":{"next":17,"more":"false"},"n":"5","p":2,"t":"tok"}', rules).turn
+    assert (turn.cursor, turn.more, turn.total, turn.pages, turn.token) == ("17", False, 5, 2, "tok")
+    turn = read('{"items":[],"meta":{"next":""},"n":-1}', rules).turn
+    assert (turn.cursor, turn.more, turn.total, turn.pages, turn.token) == (None, None, None, None, None)
+
+
+def test_a_header_may_tell_how_it_goes_on() -> None:
+    rules = Rules((("id",),), signs=Signs(header="x-next"))
+    assert read("[]", rules, **{"x-next": "c2"}).turn.cursor == "c2"
+    assert read("[]", rules, **{"x-next": "null"}).turn.cursor is None
+    assert (
+        read("[]", Rules((("id",),), signs=Signs(link=True)), link='<https://x/2>; rel="next"').turn.cursor
+        == "https://x/2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "following"),
+    [
+        ('<https://x/2>; rel="next", <https://x/9>; rel="last"', "https://x/2"),
+        ('<https://x/1>; rel="prev", <https://x/3?a=1,2;b>; rel=next', "https://x/3?a=1,2;b"),
+        ('<https://x/1>; title="a, <b>; rel=next"; rel="prev"', None),
+        ('<https://x/1>; REL="start Next"', "https://x/1"),
+        ("<https://x/1>", None),
+        ("", None),
+    ],
+)
+def test_a_link_header_names_the_next_page(header: str, following: str | None) -> None:
+    assert next_link(header) == following
+
+
+def test_the_last_record_may_tell_how_it_goes_on() -> None:
+    assert read('[{"id":1},{"id":2}]', Rules((("id",),), signs=Signs(last=("id",)))).turn.cursor == "2"
+
+
+def test_a_page_tells_its_ids_and_times() -> None:
+    page = read(
+        '[{"id":1,"_info":{"lastUpdated":"2026-01-31T09:00:00Z"}},{"id":2,"_info":{"lastUpdated":"2026-01-30T09:00:00Z"}}]'
+    )
+    turn = page.turn
+    assert (turn.first, turn.last, turn.oldest, turn.newest) == (
+        "1",
+        "2",
+        "2026-01-30T09:00:00.000000Z",
+        "2026-01-31T09:00:00.000000Z",
+    )
+    rows = read('[{"id":1},{"id":1,"a":2}]', Rules((("id",),), rows=True)).turn.rows
+    assert rows[0].record == rows[1].record
+    assert rows[0].content != rows[1].content
+
+
+def parts(*bodies: str) -> list[Opened]:
+    return [Opened([item.encode() for item in body.split("|")], [], b"{}") for body in bodies]
+
+
+def test_answers_with_different_fields_are_joined_by_record_id() -> None:
+    rules = Rules((("id",),), updated_at=("t",))
+    whole = joined(
+        parts('{"id":1,"t":"x","a":1.0,"p":{"b":1}}|{"id":2}', '{"id":2,"c":3}|{"id":1,"t":"x","p":{"c":2}}'), rules
+    )
+    assert whole is not None
+    assert whole.items == [b'{"id":1,"t":"x","a":1.0,"p":{"b":1,"c":2}}', b'{"id":2,"c":3}']
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"id":1}|{"id":2}', '{"id":1}'),  # one is missing
+        ('{"id":1}', '{"id":1}|{"id":2}'),
+        ('{"id":1}', '{"id":2}'),
+        ('{"id":1,"t":"x"}', '{"id":1,"t":"y"}'),  # it changed in between
+        ('{"id":1}|{"id":1}', '{"id":1}|{"id":1}'),
+        ('{"a":1}', '{"a":1}'),  # nothing to know it by
+    ],
+)
+def test_answers_that_do_not_hold_the_same_records_are_not_joined(one: str, other: str) -> None:
+    assert joined(parts(one, other), Rules((("id",),), updated_at=("t",))) is None
+
+
+def test_fields_are_asked_for_in_groups_that_can_be_joined() -> None:
+    rules = Rules((("Id",),), updated_at=("SystemModstamp",))
+    names = ["Id", "A", "B", "C", "SystemModstamp"]
+    needed = needed_names(names, rules)
+    assert needed == ("Id", "SystemModstamp")
+    assert in_parts(names, needed, 5) == [tuple(names)]
+    assert in_parts(names, needed, 4) == [(*needed, "A", "B"), (*needed, "C")]
+    assert needed_names(["hs_lastmodified"], Rules((("id",),), updated_at=("properties", "hs_lastmodified"))) == (
+        "hs_lastmodified",
+    )
+
+
+def test_the_vendor_describes_its_fields() -> None:
+    wanted = FieldList(describe="d", records="fields", name="n.v", test="ok", equals=["true"])
+    body = '{"fields":[{"n":{"v":"a"},"ok":true},{"n":{"v":"b"},"ok":false},{"ok":true}]}'
+    assert names_reader(wanted)(answer(body), NOW) == ("a",)

@@ -12,6 +12,7 @@ from services.contracts.log import (
     EventsReadAgain,
     MemoryLost,
     RecordsRejected,
+    RecordsRepeated,
     SweepSuspicious,
 )
 from services.contracts.ports import Value
@@ -585,21 +586,38 @@ async def test_what_a_stream_took_before_it_failed_is_not_published_again() -> N
 
 async def test_a_record_whose_last_event_was_not_taken_is_not_taken_for_published() -> None:
     async with opened() as world:
-        world.use({"tickets": TICKETS}, pagination={"type": "page", "size_param": "size", "size": 100})
-        stamps = {"a": at(-60)[:19] + "Z", "b": at(-50)[:19] + "Z"}
-        twice = [{"id": 1, "name": name * 600_000, "updated": stamp} for name, stamp in stamps.items()]
-        flaky(world, world.vendor.answer(twice))
+        world.vendor.put("tickets", 1, at(-60), name="a" * 600_000)
+        await world.read()
+        await world.objects.delete([key for key in world.objects.held if "/state/memory/" in key])
 
         async def down_after_one(call: Call) -> None:
-            if call.method == "put" and world.events:
+            if call.method == "put" and len(world.events) == 2:
                 raise RetryableError("down")
 
-        world.streams.before = down_after_one
+        world.streams.before = down_after_one  # by its stamp and as it was read, an envelope each
+        world.clock.advance(60)
         assert not (await world.run()).complete
         world.streams.before = nothing
-        world.vendor.put("tickets", 1, at(-50), name="b" * 600_000)
         assert (await world.read()).published == 1
-        assert [event.effective_at for event in world.events] == [at(-60), at(-50)]
+        assert [event.effective_at for event in world.events] == [at(-60), at(-60), at(60)]
+
+
+async def test_a_record_that_a_page_shows_twice_is_the_later_of_the_two_and_told_once() -> None:
+    async with opened() as world:
+        world.use({"tickets": TICKETS | {"deletes": None}}, pagination={"type": "none"})
+        stamp = at(-60)[:19] + "Z"
+        twice = [{"id": 1, "name": name, "updated": stamp} for name in "ab"]
+        older = [
+            {"id": 2, "name": name, "updated": at(-second)[:19] + "Z"} for name, second in (("new", 30), ("old", 90))
+        ]
+        world.vendor.spoil = lambda _: answered(world.vendor.answer([*twice, *older]))
+        runtime = world.runtime()
+        assert (await world.read(runtime=runtime)).published == 2
+        assert [b'"b"' in bytes(event.payload or b"") for event in world.events] == [True, False]
+        assert b'"new"' in bytes(world.events[1].payload or b"")
+        world.clock.advance(60)
+        assert (await world.read()).published == 0
+        assert [told.count for told in world.heard(RecordsRepeated)] == [2, 2]  # once by each worker
 
 
 async def test_another_owner_is_waited_for_and_then_named() -> None:

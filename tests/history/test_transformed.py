@@ -11,7 +11,7 @@ import pytest
 
 from services.contracts.envelope import split
 from services.contracts.events import CanonicalEvent, ChangeEvent
-from services.contracts.integration import CanonicalMapping
+from services.contracts.fields import CanonicalMapping
 from services.contracts.partitions import HASH_KEY_SPACE, HashRange, Partition
 from services.runtime.envelopes import seal, unseal
 from services.runtime.snapshots import SnapshotState

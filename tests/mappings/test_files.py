@@ -11,33 +11,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
 import pytest
 
-from services.contracts import integration as kinds
+from services.contracts import access, fields, reading
 from services.contracts.integration import Endpoint, Integration
+from services.contracts.mapping_files import check_against, decode_integration, decode_table, json_schema
 from services.contracts.schema import RESERVED_COLUMNS, CanonicalTable
+from services.transformer.mapper import compile_fields
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAPPINGS = REPOSITORY / "mappings"
-TABLES = {
-    file.stem: msgspec.json.decode(file.read_bytes(), type=CanonicalTable)
-    for file in sorted((MAPPINGS / "canonical").glob("*.json"))
-}
-CONNECTWISE = msgspec.json.decode((MAPPINGS / "integrations" / "connectwise.json").read_bytes(), type=Integration)
+FILES = {kind: sorted((MAPPINGS / kind).glob("*.json")) for kind in ("canonical", "integrations")}
+TABLES = {file.stem: decode_table(file.read_bytes(), file.name) for file in FILES["canonical"]}
+INTEGRATIONS = {file.stem: decode_integration(file.read_bytes(), file.name) for file in FILES["integrations"]}
+CONNECTWISE = INTEGRATIONS["connectwise"]
 
 # Which table a reference joins, on (service, id).
 JOINS = {
     "agreement_id": "agreements",
+    "alert_id": "alerts",
+    "assigned_to_id": "users",
     "assistant_contact_id": "contacts",
     "bill_to_company_id": "companies",
     "bill_to_contact_id": "contacts",
     "billing_contact_id": "contacts",
+    "catalog_id": "products",
     "closed_by_id": "users",
     "company_id": "companies",
     "contact_id": "contacts",
     "default_contact_id": "contacts",
     "default_merge_contact_id": "contacts",
+    "device_id": "devices",
     "expense_approver_id": "users",
     "installed_by_id": "users",
     "invoice_id": "invoices",
@@ -48,6 +52,7 @@ JOINS = {
     "opportunity_id": "opportunities",
     "owner_id": "users",
     "parent_agreement_id": "agreements",
+    "parent_alert_id": "alerts",
     "parent_company_id": "companies",
     "parent_device_id": "devices",
     "parent_ticket_id": "tickets",
@@ -67,7 +72,11 @@ JOINS = {
 
 # The copy of the vendor's description we have is cut to 48 paths; both lists are in the vendor's own file (2025.8, the
 # types of github.com/covenanttechnologysolutions/connectwise-rest) with the fields our mapping names.
-NOT_DESCRIBED = {"configurations": "company/configurations is cut", "expense_entries": "expense/entries is cut"}
+NOT_DESCRIBED = {
+    "configurations": "company/configurations is cut",
+    "expense_entries": "expense/entries is cut",
+    "project_ticket_notes": "project/tickets/{id}/notes is cut",
+}
 
 # What the vendor calls the record types behind our tables.
 VENDOR_TYPES = {
@@ -78,6 +87,7 @@ VENDOR_TYPES = {
     "opportunities": "Opportunity",
     "projects": "Project",
     "tickets": "Ticket",
+    "products": "CatalogItem",
     "users": "Member",
 }
 
@@ -150,34 +160,50 @@ def _described() -> Iterator[tuple[str, Endpoint]]:
     return ((name, endpoint) for name, endpoint in CONNECTWISE.endpoints.items() if name not in NOT_DESCRIBED)
 
 
-def _sources(field: kinds.Field) -> tuple[str, ...]:
+def _sources(field: fields.Field) -> tuple[str, ...]:
     """Every path a field reads its value from."""
     match field:
         case str():
             return (field,)
-        case kinds.First(paths=paths) | kinds.Call(paths=paths):
+        case fields.First(paths=paths) | fields.Call(paths=paths):
             return tuple(paths)
-        case kinds.ValueMap(path=path) | kinds.When(path=path):
+        case fields.Item(path=path) | fields.ValueMap(path=path) | fields.When(path=path):
             return (path,)
-        case kinds.Constant():
+        case fields.Constant():
             return ()
 
 
-def _tests(field: kinds.Field) -> tuple[str, ...]:
+def _tests(field: fields.Field) -> tuple[str, ...]:
     """Every path a field only looks at."""
-    return (field.test,) if isinstance(field, kinds.When) else ()
+    return (field.test,) if isinstance(field, fields.When) else ()
 
 
 # -- the files among themselves -----------------------------------------------------------------------------------
-def test_every_file_decodes_into_its_type_and_is_named_after_what_it_describes() -> None:
+def test_every_file_is_named_after_what_it_describes() -> None:
     assert {name: table.table for name, table in TABLES.items()} == {name: name for name in TABLES}
-    for file in (MAPPINGS / "integrations").glob("*.json"):
-        assert msgspec.json.decode(file.read_bytes(), type=Integration).service == file.stem
+    assert {name: each.service for name, each in INTEGRATIONS.items()} == {name: name for name in INTEGRATIONS}
 
 
-def test_the_ten_tables_are_there_and_keep_history() -> None:
-    expected = {"agreements", "companies", "contacts", "devices", "invoices", "opportunities"}
-    assert expected | {"projects", "tickets", "time_entries", "users"} <= set(TABLES)
+@pytest.mark.parametrize(("kind", "holder"), [("integration", Integration), ("canonical", CanonicalTable)])
+def test_the_committed_schema_is_that_of_the_types(kind: str, holder: type[Integration] | type[CanonicalTable]) -> None:
+    committed = json.loads((MAPPINGS / "schema" / f"{kind}.json").read_bytes())
+    assert committed == json_schema(holder), "make schema"
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [(file, kind.removesuffix("s")) for kind, files in FILES.items() for file in files],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_every_file_begins_with_its_schema(file: Path, schema: str) -> None:
+    first, value = next(iter(json.loads(file.read_bytes()).items()))
+    assert (first, value) == ("$schema", f"../schema/{schema}.json")
+    assert (file.parent / value).is_file()
+
+
+def test_the_fourteen_tables_are_there_and_keep_history() -> None:
+    expected = {"agreements", "alerts", "companies", "contacts", "devices", "events", "invoices", "notes"}
+    assert expected | {"opportunities", "products", "projects", "tickets", "time_entries", "users"} <= set(TABLES)
     assert {table.scd for table in TABLES.values()} == {2}
 
 
@@ -219,22 +245,45 @@ def test_a_column_that_says_it_joins_is_in_the_map_of_references() -> None:
     assert set(JOINS) - set(said) == {"member_id"}  # the second name of user_id
 
 
-def test_every_mapped_column_is_in_its_table() -> None:
-    for name, endpoint in CONNECTWISE.endpoints.items():
+@pytest.mark.parametrize("service", INTEGRATIONS)
+def test_every_mapped_column_is_in_its_table_and_can_be_compiled(service: str) -> None:
+    integration = INTEGRATIONS[service]
+    check_against(integration, TABLES, f"{service}.json")
+    for name, endpoint in integration.endpoints.items():
         if endpoint.canonical is not None:
-            table = TABLES[endpoint.canonical.table]
-            assert set(endpoint.canonical.fields) <= set(table.all_columns()), name
+            custom = endpoint.custom_fields or integration.custom_fields
+            assert compile_fields(TABLES[endpoint.canonical.table], endpoint.canonical, custom, name)
 
 
-def test_every_endpoint_below_another_names_one_that_exists_and_uses_its_value() -> None:
-    for name, endpoint in CONNECTWISE.endpoints.items():
-        wanted = set(re.findall(r"\{(\w+)\}", endpoint.path))
-        assert wanted == ({endpoint.parent.name} if endpoint.parent is not None else set()), name
-        assert endpoint.parent is None or endpoint.parent.endpoint in CONNECTWISE.endpoints, name
+@pytest.mark.parametrize("service", INTEGRATIONS)
+def test_every_row_shows_the_vendors_id_and_when_it_changed_where_that_is_told(service: str) -> None:
+    for name, endpoint in INTEGRATIONS[service].endpoints.items():
+        if endpoint.canonical is not None:
+            mapped = endpoint.canonical.fields
+            assert "id" in mapped, name
+            told = endpoint.updated_at or INTEGRATIONS[service].updated_at
+            assert told is None or {"last_updated", "occurred_at"} & mapped.keys(), name
+
+
+@pytest.mark.parametrize("service", INTEGRATIONS)
+def test_every_integration_is_complete(service: str) -> None:
+    integration = INTEGRATIONS[service]
+    assert len(integration.endpoints) >= 10
+    assert integration.described_by
+    assert all(credential.title and credential.hint for credential in integration.credentials.values())
+    assert all(endpoint.title for endpoint in integration.endpoints.values())
+    assert integration.limits != access.Limits(), "the vendor's own limits"
+
+
+@pytest.mark.parametrize("service", INTEGRATIONS)
+def test_what_is_hidden_in_prompts_is_marked_as_secret(service: str) -> None:
+    for name, credential in INTEGRATIONS[service].credentials.items():
+        hidden = re.search(r"password|secret|private|token$|_key$", name) and "public" not in name
+        assert credential.secret or not hidden, name
 
 
 def test_every_template_is_filled_from_a_credential() -> None:
-    assert isinstance(CONNECTWISE.auth, kinds.BasicAuth)
+    assert isinstance(CONNECTWISE.auth, access.BasicAuth)
     templates = [CONNECTWISE.base_url, CONNECTWISE.auth.username, CONNECTWISE.auth.password]
     used = set(re.findall(r"\{(\w+)\}", " ".join([*templates, *CONNECTWISE.headers.values()])))
     assert used == set(CONNECTWISE.credentials)
@@ -242,7 +291,7 @@ def test_every_template_is_filled_from_a_credential() -> None:
 
 def test_a_deleted_record_is_confirmed_at_its_own_path() -> None:
     for name, endpoint in CONNECTWISE.endpoints.items():
-        assert isinstance(endpoint.deletes, kinds.Sweep), name
+        assert isinstance(endpoint.deletes, reading.Sweep), name
         own = None if endpoint.parent is not None else f"{endpoint.path}/{{record_id}}"
         assert endpoint.deletes.confirm == own, name
 
@@ -278,42 +327,15 @@ def test_the_vendor_describes_every_list_but_the_named_ones(description: Descrip
             assert description.parameters_of(endpoint.path), name
 
 
-def test_the_vendor_takes_every_query_parameter_we_send(description: Description) -> None:
-    pages = CONNECTWISE.pagination
-    assert isinstance(pages, kinds.Keyset)
-    assert pages.size_param is not None
-    assert CONNECTWISE.filter is not None
-    for name, endpoint in _described():
-        assert isinstance(endpoint.deletes, kinds.Sweep)
-        sent = {CONNECTWISE.filter.param, pages.size_param, *pages.order, *endpoint.params, *endpoint.deletes.params}
-        assert sent <= description.parameters_of(endpoint.path), name
-
-
-def test_the_vendor_has_every_key_stamp_and_dropped_field(description: Description) -> None:
-    pages = CONNECTWISE.pagination
-    assert isinstance(pages, kinds.Keyset)
-    for name, endpoint in _described():
-        keys = [endpoint.record_id] if isinstance(endpoint.record_id, str) else endpoint.record_id
-        assert isinstance(endpoint.deletes, kinds.Sweep)
-        for key in [*keys, pages.key, *endpoint.deletes.params["fields"].split(",")]:
-            assert description.type_at(endpoint.path, key) == "integer", f"{name}: {key}"
-        if endpoint.updated_at is not None:
-            assert description.type_at(endpoint.path, endpoint.updated_at) == "string", name
-        for path in endpoint.drop:
-            assert description.type_at(endpoint.path, path) is not None, f"{name}: {path}"
-    for rule in CONNECTWISE.drop_items:
-        assert description.type_at("service/tickets", f"{rule.path}.0.{rule.test}") == "string", rule
-
-
 def test_the_vendor_has_every_mapped_field_in_a_type_its_column_can_hold(description: Description) -> None:
     wrong = []
     for name, endpoint in _described():
         mapping = endpoint.canonical
         for column, field in mapping.fields.items() if mapping is not None else ():
             expected = JSON_TYPES[TABLES[mapping.table].columns[column].type] if mapping is not None else set()
-            if isinstance(field, kinds.ValueMap):
+            if isinstance(field, fields.ValueMap):
                 expected = {"string", "integer", "boolean"}
-            if isinstance(field, kinds.Call):  # what a function takes is its own affair, but it must be there
+            if isinstance(field, fields.Call):  # what a function takes is its own affair, but it must be there
                 expected = {"string", "integer", "number", "boolean", "array", "object"}
             places = [(path, expected) for path in _sources(field)] + [(path, {"string"}) for path in _tests(field)]
             for path, allowed in places:
@@ -337,7 +359,7 @@ def test_a_reference_of_ours_is_a_reference_to_that_record_type_at_the_vendor(de
 
 def test_the_vendors_custom_fields_are_a_list_of_captions_and_values(description: Description) -> None:
     custom = CONNECTWISE.custom_fields
-    assert isinstance(custom, kinds.NamedValues)
+    assert isinstance(custom, fields.NamedValues)
     for name in ("tickets", "project_tickets", "time_entries", "companies", "contacts", "members", "agreements"):
         path = CONNECTWISE.endpoints[name].path
         assert description.type_at(path, custom.path) == "array"

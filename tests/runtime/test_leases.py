@@ -54,6 +54,26 @@ async def test_an_owner_that_renews_is_never_replaced() -> None:
     renewing.cancel()
 
 
+async def test_what_was_used_is_told_at_each_renewal_and_as_it_is_when_the_work_is_let_go() -> None:
+    fleet, key = Fleet(), {"scope": "shards", "name": "a"}
+    first, second = fleet.worker(1), fleet.worker(2)
+    lease = await first.acquire("shards", "a")
+    assert lease is not None
+    lease.news = lambda: {"used": f"at {fleet.clock.monotonic()}"}
+    renewing = asyncio.create_task(first.renew_forever())
+    await fleet.clock.sleep(LEASE_S / RENEWALS_PER_LEASE + 1)
+    row = await fleet.rows.get("Leases", key)
+    assert row is not None
+    assert row["progress"]["used"] == "at 2.5"
+    await lease.release()
+    renewing.cancel()
+    for worker in (second, first):  # and by one who tells nothing it is carried on
+        successor = await worker.acquire("shards", "a")
+        assert successor is not None
+        assert successor.row["progress"]["used"] == "at 3.5"
+        await successor.release()
+
+
 async def test_an_owner_that_was_replaced_can_commit_nothing_any_more() -> None:
     fleet = Fleet()
     frozen = await fleet.worker(1).acquire("shards", "a")

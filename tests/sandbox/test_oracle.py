@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from services.contracts.events import CanonicalEvent, ChangeEvent
-from services.contracts.integration import CanonicalMapping
+from services.contracts.fields import CanonicalMapping
 from services.contracts.rows import Entity
 from services.contracts.schema import CanonicalTable, Column
 from services.sandbox.comparison import History

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.sandbox.recipes import RECIPES
+from services.sandbox.recipes import RECIPES, TICKET_NOTES_PATH
 from services.sandbox.times import moment_of, seconds_of
 from services.sandbox.world import PAST_S, World
 from tests.sandbox.visitor import NOON, Clock, small_world
 
 PATHS = [recipe.path for recipe in RECIPES]
+NOTES = TICKET_NOTES_PATH
 
 
 def records(world: World, path: str) -> dict[int, dict[str, Any]]:
@@ -168,6 +169,33 @@ def test_a_converted_ticket_leaves_one_list_and_enters_the_other_under_its_id() 
     assert 1 not in world.current("acme", "service/tickets")
     assert records(world, "project/tickets")[1]["summary"] == summary
     assert "project" in records(world, "project/tickets")[1]
+    assert world.deleted("acme") == []
+
+
+def test_a_note_renews_the_ticket_it_belongs_to() -> None:
+    clock = Clock()
+    world = small_world(clock)
+    for act in ("create", "update", "delete"):
+        clock.advance(60)
+        if act == "create":
+            note = world.create("acme", NOTES)
+        elif act == "update":
+            world.update("acme", NOTES, note.id, {"text": "again"}, stamped_at=note.stamp)
+        else:
+            world.delete("acme", NOTES, note.id)
+        ticket = world.sites["acme"].find("service/tickets", note.owner_id or 0)
+        assert ticket is not None
+        assert ticket.stamp == int(clock().timestamp()), act
+
+
+def test_the_notes_of_a_converted_ticket_go_with_it() -> None:
+    world = small_world(Clock(), **{NOTES: 40})
+    note = next(iter(world.sites["acme"].tables[NOTES].entries.values()))
+    before = world.current("acme", NOTES)[note.id]
+    assert note.owner_id is not None
+    world.convert("acme", note.owner_id)
+    assert note.id not in world.current("acme", NOTES)
+    assert world.current("acme", "project/tickets/{id}/notes")[note.id] == before
     assert world.deleted("acme") == []
 
 

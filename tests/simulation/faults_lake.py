@@ -9,7 +9,7 @@ import msgspec
 
 from services.compactor import parquet
 from services.compactor.merging import Step, merge_step
-from services.contracts.integration import CanonicalMapping
+from services.contracts.fields import CanonicalMapping
 from services.contracts.log import EventsTransformed, LeaseLost, MemoryLost
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import canonical_folder, hour_key, mapping_key

@@ -67,7 +67,8 @@ class ProcessThreads:
         self._process = process
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = Call(self._process, "threads", "run", work.__name__, args)
+        named = getattr(work, "func", work)  # of a partial, what it will call
+        call = Call(self._process, "threads", "run", named.__name__, args)
         return await self._process.call(call, lambda: work(*args, **kwargs))
 
 

@@ -17,7 +17,7 @@ from services.contracts.integration import Integration
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.schema import CanonicalTable, Column
 from services.contracts.times import UtcTime, moment
-from services.extractor.fetch import Answer
+from services.extractor.answers import Answer
 from services.extractor.requests import Request
 from tests.simulation.calls import Call
 from tests.simulation.processes import Process
@@ -50,7 +50,7 @@ def integration() -> Integration:
             "record_id": "id",
             "updated_at": "updated",
             "interval_s": 5.0,
-            "incremental": {"clause": "updated >= {since}", "overlap_s": 2, "lag_s": 15},
+            "incremental": {"type": "time", "clause": "updated >= {since}", "overlap_s": 2, "lag_s": 15},
             "deletes": {
                 "type": "sweep",
                 "interval_s": 25.0,

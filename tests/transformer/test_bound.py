@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.contracts.errors import FatalError, UsageError
-from services.contracts.integration import Call, CanonicalMapping
+from services.contracts.fields import Call, CanonicalMapping
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.partitions import Partition
 from services.contracts.schema import CanonicalTable, Column

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from services.contracts.events import ChangeEvent
-from services.contracts.integration import Field
+from services.contracts.fields import Field
 from services.contracts.log import FieldsMissing, FieldsVanished, MappingHeld, RecordsRejected
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.rows import folded_rows

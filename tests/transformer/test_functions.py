@@ -20,6 +20,13 @@ from services.transformer.values import UnfitError
         ("minutes_to_hours", [20], "0.333333333"),
         ("minutes_to_hours", [None], None),
         ("seconds_to_hours", ["5400"], "1.500000000"),
+        ("time_to_hours", ["1970-01-01 00:05:00"], "0.083333333"),
+        ("time_to_hours", ["1970-01-02 01:30:00"], "25.500000000"),
+        ("time_to_hours", [""], None),
+        ("open_won_lost", [False, False], "open"),
+        ("open_won_lost", ["true", "true"], "won"),
+        ("open_won_lost", [True, None], "lost"),
+        ("open_won_lost", [None, True], None),
         ("epoch_s", [msgspec.Raw(b"1769850900.1234567")], "2026-01-31T09:15:00.123456Z"),
         ("epoch_s", [-1], "1969-12-31T23:59:59.000000Z"),
         ("epoch_ms", [1769850900123], "2026-01-31T09:15:00.123000Z"),
@@ -33,7 +40,14 @@ def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], ex
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("minutes_to_hours", "soon"), ("minutes_to_hours", "1e30"), ("epoch_s", 10**15), ("epoch_ms", {}), ("lower", [])],
+    [
+        ("minutes_to_hours", "soon"),
+        ("minutes_to_hours", "1e30"),
+        ("epoch_s", 10**15),
+        ("epoch_ms", {}),
+        ("lower", []),
+        ("time_to_hours", "soon"),
+    ],
 )
 def test_a_function_says_what_it_cannot_use(name: str, value: Any) -> None:
     with pytest.raises(UnfitError):

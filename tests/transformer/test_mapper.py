@@ -1,19 +1,18 @@
 """From a vendor's record to a canonical row: every kind of field, custom fields, bad values, drift; golden pairs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from services.contracts.errors import RejectedError, UsageError
 from services.contracts.events import CanonicalEvent, ChangeEvent
-from services.contracts.integration import (
+from services.contracts.fields import (
     Call,
     CanonicalMapping,
     Constant,
     CustomFields,
-    Endpoint,
     Field,
     First,
     KeyPattern,
@@ -22,6 +21,7 @@ from services.contracts.integration import (
     ValueMap,
     When,
 )
+from services.contracts.integration import Endpoint
 from services.contracts.rows import digests
 from services.contracts.schema import CanonicalTable, Column
 from services.runtime.mapping_files import load_mappings
@@ -42,8 +42,9 @@ def mapper(
     custom_fields: CustomFields | None = None,
     table: CanonicalTable = TABLE,
     zone: str = "UTC",
+    blank: Literal["text", "null"] = "text",
 ) -> Mapper:
-    endpoint = PinnedEndpoint("things", CanonicalMapping("things", fields, zone))
+    endpoint = PinnedEndpoint("things", CanonicalMapping("things", fields, zone, blank))
     return Mapper(Pinned("acme", "desk", 3, table, {"things": endpoint}, custom_fields))
 
 
@@ -141,6 +142,13 @@ def test_custom_fields_by_each_rule(rule: CustomFields, payload: str, expected: 
     assert msgspec.json.decode(found["custom_fields"]) == expected
 
 
+def test_an_endpoints_own_rule_for_custom_fields_counts_before_the_services() -> None:
+    endpoint = PinnedEndpoint("things", CanonicalMapping("things", {}), ObjectAt("own"))
+    made = Mapper(Pinned("acme", "desk", 3, TABLE, {"things": endpoint}, KeyPattern(prefix="u_")))
+    event = mapped(made, '{"own":{"a":1},"u_b":2}')
+    assert bytes(event.row).decode() == r'{"custom_fields":"{\"a\":1}"}'  # type: ignore[arg-type]
+
+
 def test_custom_fields_are_canonical_text_and_null_where_there_are_none() -> None:
     rule = NamedValues("own", "n", "v")
     assert row({}, '{"own":[{"n":"b","v":1.50},{"n":"a","v":{"y":1,"x":2}}]}', rule) == (
@@ -201,6 +209,13 @@ def test_an_endpoint_of_a_mapped_family_gives_its_deletions_only() -> None:
     assert (deleted.table, deleted.family) == ("tickets", "tickets")
     assert made.map(ticket("4", endpoint="recycled")) is None
     assert "notes" not in found
+
+
+def test_empty_text_is_null_where_the_vendor_writes_null_so() -> None:
+    made = mapper({"a": FIRST, "b": "b", "c": MAP}, blank="null")
+    assert bytes(mapped(made, '{"x":"","y":{"z":"2"},"b":"","c":""}').row) == b'{"a":"2"}'  # type: ignore[arg-type]
+    assert bytes(mapped(made, '{"x":"","y":{"z":""},"b":"0"}').row) == b'{"b":0}'  # type: ignore[arg-type]
+    assert row({"a": "x"}, '{"x":""}') == '{"a":""}'
 
 
 def test_drift_names_the_paths_that_no_record_had() -> None:

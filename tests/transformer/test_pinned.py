@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from services.contracts.errors import FatalError
-from services.contracts.integration import CanonicalMapping, Constant, Endpoint, Field, KeyPattern
+from services.contracts.fields import CanonicalMapping, Constant, Field, KeyPattern
+from services.contracts.integration import Endpoint
 from services.contracts.log import Event, MappingHeld
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.schema import CanonicalTable, Column
@@ -106,6 +107,7 @@ def test_a_new_endpoint_enters_with_its_records() -> None:
         (pinned(tickets=endpoint(FIELDS, family="all")), "was of family tickets and is of all"),
         (pinned({**FIELDS, "custom_fields": "own"}), "fills custom_fields in another way"),
         (msgspec.structs.replace(pinned(), custom_fields=KeyPattern("u_")), "custom fields"),
+        (pinned(tickets=msgspec.structs.replace(endpoint(FIELDS), custom_fields=KeyPattern("u_"))), "custom fields of"),
         (msgspec.structs.replace(pinned(), endpoints={}), "endpoint tickets no longer feeds the table"),
     ],
 )

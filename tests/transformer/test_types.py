@@ -16,7 +16,7 @@ import pytest
 from services.compactor.parquet import canonical_events, canonical_file
 from services.contracts.errors import RejectedError
 from services.contracts.events import CanonicalEvent, ChangeEvent
-from services.contracts.integration import Call, CanonicalMapping, Field, ValueMap
+from services.contracts.fields import Call, CanonicalMapping, Field, ValueMap
 from services.contracts.schema import CanonicalTable, Column, ColumnType
 from services.transformer.mapper import Mapper
 from services.transformer.pinned import Pinned, PinnedEndpoint

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from services.contracts.access import NoAuth
 from services.contracts.envelope import split
 from services.contracts.errors import RetryableError
 from services.contracts.events import CanonicalEvent, ChangeEvent
-from services.contracts.integration import CanonicalMapping, Endpoint, Field, Integration, NamedValues, NoAuth
+from services.contracts.fields import CanonicalMapping, Field, NamedValues
+from services.contracts.integration import Endpoint, Integration
 from services.contracts.log import Event
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import Names

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from services.contracts.ports import LocalState, StateFactory
-from services.runtime.local_state import SqliteStates
+from services.runtime.local_state import LocalStates
 from tests.fakes import MemoryStates
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["fake", "small", "on disk", "spilling"])
 def states(request: pytest.FixtureRequest, tmp_path: Path) -> StateFactory:
-    return MemoryStates() if request.param == "memory" else SqliteStates(tmp_path / "state")
+    if request.param == "fake":
+        return MemoryStates()
+    small_bytes_max = {"small": 1 << 20, "on disk": -1, "spilling": 400}[request.param]
+    return LocalStates(tmp_path / "state", small_bytes_max=small_bytes_max)
 
 
 @pytest.fixture
