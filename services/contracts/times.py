@@ -23,7 +23,7 @@ def utc_text(moment: datetime) -> UtcTime:
     """`moment` (must carry a zone) as contract text."""
     if moment.tzinfo is None:
         raise ValueError("a time without a zone has no place in UTC")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def moment(time: UtcTime) -> datetime:
@@ -61,6 +61,9 @@ def read_time(text: str, zone: tzinfo = UTC) -> UtcTime:
     try:
         if offset is None:
             return utc_text(datetime.fromisoformat(plain).replace(tzinfo=zone))
-        return utc_text(datetime.fromisoformat(plain + ("+00:00" if offset in ("Z", "z", "UTC") else offset)))
+        if offset in ("Z", "z", "UTC"):
+            datetime.fromisoformat(plain)  # is there such a moment?
+            return plain + "Z"
+        return utc_text(datetime.fromisoformat(plain + offset))
     except (ValueError, OverflowError):
         raise ValueError(f"{text[:60]!r} is not a time (no such moment)") from None

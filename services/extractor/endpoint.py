@@ -5,6 +5,7 @@ stream) -> remembered as sure, with the place reached. Whatever dies in between 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
@@ -38,6 +39,7 @@ from services.runtime.runtime import Runtime
 
 PARALLEL_PARENTS_MAX: Final = 16
 STRANGERS_MAX: Final = 10_000
+VAIN_MAX: Final = 3  # whole readings in which a stranger is looked for
 
 T = TypeVar("T")
 
@@ -84,7 +86,7 @@ class EndpointWork:
         self.caller = desk.caller
         self.strangers: set[str] = set()
         self.reads_again = False
-        self._hopeless: set[str] = set()
+        self._vain: Counter[str] = Counter()  # how often a stranger was looked for among all records and not found
         self._repeats_told = False
         self._letters = Letters(desk, spec.name)
         family.members.append(self)
@@ -315,7 +317,8 @@ class EndpointWork:
     def note_strangers(self, record_ids: Sequence[str]) -> None:
         """Ids that a sweep saw; those we do not take to be there are looked for at the next pass."""
         room = max(0, STRANGERS_MAX - len(self.strangers))
-        self.strangers |= set(islice(self._unknown(record_ids) - self._hopeless, room))
+        worth = (found for found in self._unknown(record_ids) if self._vain[found] < VAIN_MAX)
+        self.strangers |= set(islice(worth, room))
 
     def _check_strangers(self, looked_for: frozenset[str], *, whole: bool) -> None:
         """After a pass that began when `looked_for` were strangers."""
@@ -323,7 +326,7 @@ class EndpointWork:
         self.strangers -= looked_for
         self.reads_again = bool(left) and not whole
         if whole:
-            self._hopeless |= left  # unusable, or gone again
+            self._vain.update(left)  # unusable, or gone again, and perhaps back tomorrow
         else:
             self.strangers |= left
 

@@ -48,19 +48,23 @@ def compact(data: bytes) -> bytes:
 
 
 def value_at(data: bytes, path: KeyPath) -> bytes | None:
-    """The bytes of the value at `path` of readable JSON, None where there is none."""
+    """The bytes of the value at `path` of readable JSON, None where there is none. Where the parts lead nowhere, the
+    whole path is tried as one key: some vendors write `company.name` flat, or `@odata.nextLink`."""
+    found: bytes | None = data
     for key in path:
-        if data[:1] == b"{":
-            found = _object(data).get(key)
-        elif data[:1] == b"[" and key.isdecimal():
-            items = _list(data)
-            found = items[int(key)] if int(key) < len(items) else None
-        else:
-            return None
-        if found is None:
-            return None
-        data = bytes(found)
-    return data
+        found = None if found is None else _member(found, key)
+    return _member(data, ".".join(path)) if found is None and len(path) > 1 else found
+
+
+def _member(data: bytes, key: str) -> bytes | None:
+    if data[:1] == b"{":
+        found = _object(data).get(key)
+    elif data[:1] == b"[" and key.isdecimal():
+        items = _list(data)
+        found = items[int(key)] if int(key) < len(items) else None
+    else:
+        return None
+    return None if found is None else bytes(found)
 
 
 def values_at(data: bytes, paths: tuple[KeyPath, ...]) -> list[bytes | None]:
@@ -89,7 +93,8 @@ _members_of = msgspec.structs.astuple
 
 @lru_cache(maxsize=4096)
 def _picker(paths: tuple[KeyPath, ...]) -> _Picker:
-    return _picker_of(list(enumerate(paths)))
+    flat = [(number, (".".join(path),)) for number, path in enumerate(paths) if len(path) > 1]
+    return _picker_of([*flat, *enumerate(paths)])  # what the parts lead to comes last, and counts
 
 
 def _picker_of(places: list[tuple[int, KeyPath]]) -> _Picker:
@@ -118,7 +123,8 @@ def _pick(data: bytes, picker: _Picker, found: list[bytes | None]) -> None:
         found[number] = data
     if picker.decode is None or data[:1] != b"{":
         for number, path in picker.paths:
-            found[number] = value_at(data, path)
+            value = value_at(data, path)
+            found[number] = found[number] if value is None else value
         return
     members = _members_of(picker.decode(data))
     for member, number in picker.leaves:

@@ -408,7 +408,7 @@ class _Found:
         self, parts: _Parts, rules: Rules, item: bytes, digest: bytes | None = None, stamp: UtcTime | None = None
     ) -> None:
         """One record, usable or not, in order."""
-        self._whole.update(item)
+        self._whole.update(item if digest is None else digest)
         self._whole.update(b"\n")
         self._note_key(parts, rules)
         if rules.signs.last is not None:

@@ -17,6 +17,7 @@ from services.contracts.gaps import Gap
 from services.contracts.names import SYSTEM_PREFIX, mapping_key
 from services.contracts.ports import Value
 from services.contracts.times import shifted, utc_text
+from services.extractor.plan import specs
 from services.extractor.service import run_once
 from services.extractor.unit import LEASE_SCOPE
 from services.runtime import provision
@@ -30,6 +31,7 @@ from tests.cli.test_asking import Terminal, environment_of
 from tests.cli.test_lake import TICKETS, Pipeline, pipeline
 from tests.cli.test_tenants import SETUP, write
 
+KNOWN = len(specs(load_mappings().integrations["connectwise"]))
 ONE_ENDPOINT = ("run", "--once", "--endpoint", "teams")
 
 
@@ -74,7 +76,7 @@ def test_an_empty_environment_is_told_how_to_begin_and_stays_empty(avesa: Avesa,
 def test_a_new_service_is_about_to_be_read(avesa: Avesa, connected: Vendor) -> None:
     told = avesa("status")
     assert (told.code, told.out.startswith("at work: 1 new or resumed service (")) == (0, True)
-    assert "29 not read yet" in told.out
+    assert f"{KNOWN} not read yet" in told.out
 
 
 def test_after_a_run_everything_is_up_to_date(avesa: Avesa, done: Pipeline) -> None:
@@ -82,7 +84,7 @@ def test_after_a_run_everything_is_up_to_date(avesa: Avesa, done: Pipeline) -> N
     assert told.code == 0, told.err
     lines = told.out.splitlines()
     assert lines[0] == "everything is up to date"
-    assert lines[3].split()[:7] == ["acme-msp", "connectwise", "up", "to", "date", "29", "up"]
+    assert lines[3].split()[:7] == ["acme-msp", "connectwise", "up", "to", "date", str(KNOWN), "up"]
     assert [line.split()[:2] for line in lines[-3:]] == [
         ["transformer", done.settings.names.raw_stream],
         ["compactor", done.settings.names.raw_stream],
@@ -94,7 +96,10 @@ def test_after_a_run_everything_is_up_to_date(avesa: Avesa, done: Pipeline) -> N
 def test_with_a_tenant_every_endpoint_is_shown(avesa: Avesa, done: Pipeline) -> None:
     told = avesa("status", "--tenant-id", "acme-msp")
     (tickets,) = [line for line in told.out.splitlines() if line.startswith("tickets ")]
-    assert tickets.split()[1:5] == ["up", "to", "date", "within"]
+    assert tickets.split()[1:4] == ["up", "to", "date"]
+    (header,) = [line for line in told.out.splitlines() if line.startswith("ENDPOINT ")]
+    assert tickets[header.index("PROMISED") :].startswith("16 min ")  # an interval of 60 s, a lag of 900 s
+    assert tickets[header.index("ACTUAL") :].startswith("within ")
     assert "board_statuses" not in avesa("status").out
 
 
@@ -103,7 +108,7 @@ def test_a_machine_gets_the_verdict_first_and_then_all_of_it(avesa: Avesa, done:
     verdict = told.records[0]
     assert (verdict["verdict"], verdict["exit_code"], verdict["troubles"]) == ("everything is up to date", 0, [])
     (service,) = records(told, "service")
-    assert (service["state"], service["owner"], service["endpoints"]) == ("up to date", None, {"up to date": 29})
+    assert (service["state"], service["owner"], service["endpoints"]) == ("up to date", None, {"up to date": KNOWN})
     assert {endpoint["state"] for endpoint in records(told, "endpoint")} == {"up to date"}
     assert [len(stage["shards"]) for stage in records(told, "stage")] == [2, 2, 2]
 
@@ -150,7 +155,9 @@ def test_an_endpoint_that_may_not_be_read_needs_a_person(avesa: Avesa, connected
     assert avesa("run", "--once").code == 3
     told = avesa("status", "--json")
     assert told.code == 3
-    assert troubles(told) == ["1 endpoint of acme-msp connectwise cannot be read: tickets (forbidden), never read"]
+    below = "ticket_notes (unavailable)"
+    said = f"2 endpoints of acme-msp connectwise cannot be read: tickets (forbidden), {below}, never read"
+    assert troubles(told) == [said]
     assert any(line.startswith("tickets ") and "forbidden" in line for line in avesa("status").out.splitlines())
 
 

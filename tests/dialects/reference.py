@@ -146,13 +146,13 @@ def _delta(store: Store, request: Request, _size: int) -> Answer:
     vendor fixes the size of a page."""
     size = store.page_size("devices", 10)
     token = request.query.get("token")
-    place = {"after": 0, "new": True} if token is None else unsealed(token)
+    place = {"after": 0, "began": store.position} if token is None else unsealed(token)
     if not isinstance(place, dict):
         raise RefusedError("expired", "token")
-    rows = [row for row in store.log("devices", place["after"]) if not (place["new"] and row.deleted_at)]
+    rows = [row for row in store.log("devices", place["after"]) if not row.deleted_at or row.position > place["began"]]
     cut: Cut = by_offset(rows, 0, size)
     position = cut.rows[-1].position if cut.more else store.position
-    here = request.url(token=sealed({"after": position, "new": place["new"] and cut.more}))
+    here = request.url(token=sealed({"after": position, "began": place["began"]}))
     listed = shown(cut.rows, collection="devices", more=cut.more, following=here if cut.more else "", render=_device)
     value = {"items": listed.contents} | ({"next": here} if cut.more else {"delta": here})
     return json_answer(value, listed)

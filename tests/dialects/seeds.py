@@ -155,7 +155,7 @@ class History:
             names = self._veiled()
         if row == 42:
             self.world.note_rough(400.0)
-        self.hostility.left[49] = 1
+        self.hostility.left[49] = self.hostility.left[40] = 1
         self.hostility.begin(row, names)
 
     def _veiled(self) -> list[str]:

@@ -157,6 +157,44 @@ async def test_a_customer_that_joins_a_shared_credential_waits_until_the_others_
             assert NEWCOMER_S <= took <= NEWCOMER_S + SCAN_S + 15
 
 
+async def test_a_partner_s_customers_are_connected_paused_and_read_again_by_themselves() -> None:
+    async with opened(connected=()) as world:
+        below = {**TICKETS, "path": "a/{account_id}/tickets", "deletes": None}
+        customers = {"path": "accounts", "id": "id", "title": "name"}
+        world.use({"tickets": below}, customers=customers)
+        for account, name in ((7, "Contoso"), (8, "Fabrikam")):
+            world.vendor.put("accounts", account, name=name)
+            world.vendor.put(f"a/{account}/tickets", account * 10, at(-60))
+        await world.connect(connect_all=True)
+        async with running(world):
+            await until(world, lambda: len(world.events) == 2, seconds_max=NEWCOMER_S + 120)
+            assert {event.service for event in world.events} == {"desk:contoso", "desk:fabrikam"}
+            world.vendor.drop("accounts", 7)
+            await world.clock.sleep(3 * 3_600)
+            before = asked(world, "a/7/")
+            world.vendor.put("a/7/tickets", 71)
+            world.vendor.put("a/8/tickets", 81)
+            await world.clock.sleep(600)
+            assert asked(world, "a/7/") == before
+            assert len(world.events) == 3
+            world.vendor.put("accounts", 7, name="Contoso")
+            await until(world, lambda: len(world.events) == 4, seconds_max=2 * 3_600)
+        rows = [row async for row in world.rows.scan(NAMES.tenant_services)]
+        assert sorted(row["service"] for row in rows) == ["desk", "desk:contoso", "desk:fabrikam"]
+
+
+async def test_a_fleet_may_be_bound_to_one_instance_of_a_vendor() -> None:
+    async with opened(connected=()) as world:
+        filled(world, 1)
+        for service in ("desk", "desk:berlin", "desk:paris"):
+            await world.connect(service=service)
+        async with running(world, services=("desk:berlin",)):
+            await world.clock.sleep(300)
+            assert {event.service for event in world.events} == {"desk:berlin"}
+        async with running(world, services=("desk",)):
+            await until(world, lambda: len({event.service for event in world.events}) == 3)
+
+
 # -- nobody else's concern --------------------------------------------------------------------------------------------
 class SlowFor:
     """A transport on which everything one customer asks takes so long."""
@@ -289,3 +327,34 @@ async def test_row_50_of_two_tasks_that_claim_the_same_one_works_and_the_other_s
                 await world.clock.sleep(300)
                 assert (await world.row())["epoch"] == epoch_now
                 assert {event.record_id for event in world.events} == {"1", "2", "3"}
+
+
+async def test_what_a_customer_does_not_have_is_noted_quietly_and_seldom_asked_for() -> None:
+    async with opened() as world:
+        world.use({"tickets": TICKETS, "boards": {**LISTS, "errors": [{"means": "skip", "status": [402]}]}})
+        filled(world)
+
+        def refuse(request: web.Request) -> Any:
+            return answered(world.vendor.answer({}, 402)) if request.path == "/boards" else None
+
+        world.vendor.spoil = refuse
+        async with running(world):
+            await until(world, lambda: len(world.events) == 3)
+            await world.clock.sleep(3_600)
+            assert asked(world, "boards") == 1
+            assert not world.heard(EndpointFailed)
+            assert (await world.row("boards"))["failed_code"] == "not_available"
+
+
+async def test_a_service_that_the_vendor_stops_says_so_and_resumes_by_itself() -> None:
+    async with opened() as world:
+        world.use({"tickets": TICKETS}, errors=[{"means": "stop", "status": [402], "say": "The subscription ended."}])
+        filled(world)
+        world.vendor.spoil = lambda _: answered(world.vendor.answer({}, 402))
+        async with running(world):
+            await until(world, lambda: bool(world.heard(CredentialsRefused)))
+            status = await world.status()
+            assert (status["status"], "The subscription ended." in status["status_what"]) == ("stopped", True)
+            world.vendor.spoil = lambda _: None
+            await until(world, lambda: len(world.events) == 3, seconds_max=RECONNECT_S + 60)
+        assert (await world.status())["status"] == "ok"

@@ -308,3 +308,27 @@ async def test_a_vendor_that_hangs_does_not_keep_us_from_stopping() -> None:
         world.clock.on_the_wire = 0  # let time pass though a request is under way
         await asyncio.wait_for(task, 5)
         released.set()
+
+
+async def test_a_restored_record_that_vanished_while_it_was_looked_for_is_looked_for_again() -> None:
+    async with opened() as world, running(world):
+        filled(world)
+        await until(world, lambda: len(world.events) == 3)
+        world.vendor.drop("tickets", 2)
+        await until(world, lambda: ops(world, 2) == ["upsert", "delete"], 2 * SWEEP["interval_s"])
+        shown: list[str] = []
+
+        def spoil(request: web.Request) -> None:
+            """It is there for the next sweep, and gone again whenever it is looked for after that."""
+            if "fields" in request.query:
+                filled(world)
+                shown.append(request.path_qs)
+            elif shown and "updated >=" not in request.query.get("where", ""):
+                world.vendor.lists["tickets"].pop(2, None)
+
+        world.vendor.spoil = spoil
+        await until(world, lambda: 2 not in world.vendor.lists["tickets"] and len(shown) > 0, 2 * SWEEP["interval_s"])
+        await world.clock.sleep(10)
+        world.vendor.spoil = lambda _: None
+        filled(world)  # back for good, still under its old stamp
+        await until(world, lambda: ops(world, 2)[-1] == "upsert", 3 * SWEEP["interval_s"])

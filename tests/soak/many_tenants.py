@@ -163,10 +163,10 @@ class _Event(msgspec.Struct, frozen=True):
 class Counting(MemoryStreams):
     """A stream that keeps nothing of what it takes but when it came."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, awaited_count: int) -> None:
         super().__init__(FakeClock())
         self.seen: list[Seen] = []
-        self.taken, self._first = 0, first
+        self.events_count, self._awaited_count = 0, awaited_count
         self.reached = asyncio.Event()  # the first so many events
         self._decode = msgspec.json.Decoder(_Event).decode
 
@@ -178,12 +178,12 @@ class Counting(MemoryStreams):
         for entry in entries:
             for line in unseal(*split(entry.data)):
                 event = self._decode(line)
-                self.taken += 1
-                if self.taken == self._first:
+                self.events_count += 1
+                if self.events_count == self._awaited_count:
                     self.reached.set()
                 if event.payload.changed:
                     self.seen.append(Seen(event.tenant_id, now, now - event.payload.changed))
-        return [Put("shardId-0", str(self.taken)) for _ in entries]
+        return [Put("shardId-0", str(self.events_count)) for _ in entries]
 
 
 def integration(endpoint_count: int, interval_s: float) -> Integration:

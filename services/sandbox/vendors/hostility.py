@@ -64,8 +64,8 @@ class Hostility:
     """One vendor's mood. `struck` counts how often each row befell somebody.
 
     `chances`: the probability per answer of what a span does; `left`: how often it still may (answers that are too slow
-    cost real time); `spoilings`, `ways_of_47`, `waits` (429's Retry-After, None: without): in which ways; `host`: who
-    it is about, None: whoever asks.
+    cost real time); `spoilings`, `ways_of_47`, `waits` (429's Retry-After, None: without): in which ways; `host`,
+    `about`: who asks and for which collection; None: whoever, whichever.
     """
 
     def __init__(self, dialect: Dialect, store: Store, rng: Random) -> None:
@@ -80,6 +80,7 @@ class Hostility:
         self.ways_of_47: Sequence[Way] = ("astray", "loop")
         self.waits: Sequence[float | None] = (None, 1.0, 20.0)
         self.host: str | None = None
+        self.about: frozenset[str] | None = None
         self.on_token: Callable[[], None] = lambda: None
         self._spans: set[int] = set()
         self._refresh_fails = 0
@@ -182,7 +183,7 @@ class Hostility:
     def _on_the_way(self, request: Request, given: Answer) -> Answer:
         """What befalls a walk between two of its pages."""
         shown = given.shown
-        if shown is None or shown.one:
+        if shown is None or shown.one or (self.about is not None and shown.collection not in self.about):
             return given
         if 47 in self._spans and (looped := self._loops.get((request.path, shown.collection, shown.whole))) is not None:
             self.struck[47] += 1

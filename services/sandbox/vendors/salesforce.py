@@ -165,7 +165,8 @@ _KINDS: Final = (
         "Contract",
         "800",
         _fields(
-            "ContractNumber:string Status:picklist AccountId>accounts CustomerSignedId>contacts StartDate:date Name:string"
+            "ContractNumber:string Status:picklist AccountId>accounts CustomerSignedId>contacts StartDate:date "
+            "Name:string"
         ),
         "Name",
     ),
@@ -237,6 +238,7 @@ _BY_NAME: Final = {kind.name: kind for kind in _KINDS}
 _BY_PREFIX: Final = {kind.prefix: kind for kind in _KINDS}
 _BY_COLLECTION: Final = {kind.collection: kind for kind in _KINDS}
 _PROFILE: Final = {"Name": "Integration"}
+_POLYMORPHIC: Final = frozenset({"Owner", "What", "Who"})  # relationships whose `Type` is what they lead to
 
 
 def system_time(moment: datetime) -> str:
@@ -403,7 +405,7 @@ def _kind(name: str, problem: Problem) -> Kind:
 
 def _describe(kind: Kind) -> Answer:
     listed = [{"name": name, "type": held, "label": name} for name, held in _described(kind).items()]
-    return json_answer({"name": kind.name, "queryable": True, "fields": listed})
+    return json_answer({"name": kind.name, "fields": listed})
 
 
 def _one(store: Store, request: Request, kind: Kind, record_id: str) -> Answer:
@@ -533,24 +535,22 @@ def _rendered(store: Store, kind: Kind, row: Row, wanted: Sequence[str]) -> dict
         if not dot:
             rendered[name] = own.get(name)
             continue
-        related = _related(store, own.get(f"{relation}Id"))
-        if relation == "Profile":
-            related = ("Profile", _PROFILE)
+        related = ("Profile", _PROFILE) if relation == "Profile" else _related(store, own.get(f"{relation}Id"))
         if related is None:
             rendered[relation] = None
             continue
-        rendered.setdefault(relation, {"attributes": {"type": related[0]}})[field] = related[1].get(field)
+        told = related[0] if field == "Type" and relation in _POLYMORPHIC else related[1].get(field)
+        rendered.setdefault(relation, {"attributes": {"type": related[0]}})[field] = told
     return rendered
 
 
 def _related(store: Store, record_id: Any) -> tuple[str, Mapping[str, Any]] | None:
-    """The object and the fields of another record; `Type` is what a polymorphic relationship leads to."""
+    """The object and the fields of another record."""
     kind = _BY_PREFIX.get(str(record_id)[:3]) if record_id else None
     row = store.find(kind.collection, str(record_id)) if kind is not None else None
     if kind is None or row is None:
         return None
-    name = "Queue" if kind.name == "Group" else kind.name
-    return kind.name, {"Type": name, **_system(kind, row)}
+    return "Queue" if kind.name == "Group" else kind.name, _system(kind, row)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
