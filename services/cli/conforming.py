@@ -1,7 +1,7 @@
 """`avesa mapping conform`: integrations beside the descriptions that vendors publish of their APIs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -120,7 +120,7 @@ def show_compared(screen: Screen, compared: Compared, *, every: bool) -> None:
             "NOT DESCRIBED": lambda row: row[1].not_described,
         },
     )
-    shown = [fact for fact in compared.facts if every or fact.verdict in ("contradicted", "explained", "needless")]
+    shown = compared.facts if every else [*_alike(compared.facts)]
     if shown:
         screen.say()
         screen.show(
@@ -132,6 +132,19 @@ def show_compared(screen: Screen, compared: Compared, *, every: bool) -> None:
             },
         )
     screen.say()
+
+
+def _alike(facts: Sequence[Fact]) -> Iterator[Fact]:
+    """What is to be looked at; facts of an endpoint that are explained by the same words are one line."""
+    explained: dict[tuple[str, str], list[Fact]] = {}
+    for fact in facts:
+        if fact.verdict in ("contradicted", "needless"):
+            yield fact
+        elif fact.verdict == "explained":
+            explained.setdefault((fact.endpoint, fact.says), []).append(fact)
+    for first, *others in explained.values():
+        more = f" and {len(others)} more" if others else ""
+        yield msgspec.structs.replace(first, fact=f"{first.fact}{more}")
 
 
 def show_sum(screen: Screen, all_compared: list[Compared], missing: list[tuple[str, str]]) -> None:

@@ -130,7 +130,7 @@ def service_standing(
         row.tenant_id,
         row.service,
         row.company_name,
-        _state(row, endpoints),
+        _state(row, endpoints, lists_customers=integration is not None and integration.customers is not None),
         dict(Counter[str](one.state for one in endpoints)),
         min((at for at in reads if at), default=None) if all(reads) else None,
         min(sweeps, default=None),
@@ -145,12 +145,14 @@ def service_standing(
     return service, endpoints
 
 
-def _state(row: "TenantService", endpoints: Iterable[EndpointStanding]) -> State:
+def _state(row: "TenantService", endpoints: Iterable[EndpointStanding], *, lists_customers: bool) -> State:
     if not row.enabled:
         return "paused"
     if row.status in ("reconnect needed", "stopped"):
         return row.status
     found = {one.state for one in endpoints}
+    if not found and row.connect_all and lists_customers:
+        return "up to date"  # a partner's own service may have nothing to read but its customers
     return next((state for state in WORST_FIRST if state in found), "no mapping")
 
 

@@ -9,7 +9,7 @@ fact that begins so):
     records                     a list stands there
     record_id (record_id.PATH of a composite one)  updated_at  schema
     field.PATH  custom_fields.PATH  drop.PATH  deleted_when.PATH  tombstone.PATH  parent.PATH  fields.NAME
-    page.PATH  delta.PATH       what pages and increments need of an answer, or of the last record
+    page.PATH  delta.PATH  delta.first_path    what pages and increments need of an answer, or of the last record
 """
 
 import re
@@ -45,7 +45,8 @@ _ASKS = re.compile(r"\{[a-z][a-z0-9_]*\}")
 class Fact(msgspec.Struct, frozen=True):
     """One thing the integration says of an endpoint, and what the description has to say about it.
 
-    `explained`: contradicted, and the file says why. `needless`: the file explains what nobody contradicts.
+    `explained`: contradicted, and the file says why. `needless`: the file explains what nobody contradicts, or with it
+    what is confirmed.
     """
 
     endpoint: str
@@ -101,9 +102,13 @@ def _explained(name: str, endpoint: Endpoint, fact: str, found: Found) -> Fact:
 
 
 def _needless(name: str, endpoint: Endpoint, facts: Mapping[str, Found]) -> Iterator[Fact]:
+    """Explanations of nothing; and those of so much that they would hide the next mistake."""
     for key in endpoint.described.differs:
-        if all(found.verdict == "confirmed" for fact, found in facts.items() if _covers(key, fact)):
+        verdicts = {found.verdict for fact, found in facts.items() if _covers(key, fact)}
+        if not verdicts - {"confirmed"}:
             yield Fact(name, key, "needless", "`differs` explains what nobody contradicts")
+        elif "confirmed" in verdicts:
+            yield Fact(name, key, "needless", "`differs` covers what is confirmed as well: name what is not")
 
 
 def _covers(key: str, fact: str) -> bool:
@@ -178,6 +183,8 @@ class _Look(msgspec.Struct, frozen=True):
                 ("export.create", self.endpoint.export.create, "POST"),
                 ("export.poll", self.endpoint.export.poll, "GET"),
             ]
+        if isinstance(self.since, reading.DeltaToken):
+            calls.append(("delta.first_path", self.since.first_path, self.endpoint.method))
         for fact, path, method in calls:
             if path is not None:
                 yield fact, self._called(self._path(path), path, method)

@@ -323,13 +323,17 @@ class _Checked(msgspec.Struct, frozen=True):
     # -- what changed --
     def _increment(self, own: set[str]) -> Iterator[Found]:
         at = self._whose("incremental")
+        if isinstance(self.pages, reading.TimeWindow) and not isinstance(self.since, reading.SinceTime):
+            remedy = "Give `incremental` of type `time`."
+            yield self._whose("pagination"), "windows of time need a time to ask for", remedy
         match self.since:
             case reading.SinceTime() as since:
                 yield from self._since_time(since, at, own)
             case reading.SinceId() if not isinstance(self.pages, reading.Keyset):
                 yield at, "`incremental` of type `id` asks by the keyset", "Give `pagination` of type `keyset`."
             case reading.DeltaToken() as delta:
-                yield from _unfilled(delta.first, f"{at}.first", own | _brought(self.pages) | {"fields"})
+                first = {"first": delta.first, "first_path": delta.first_path or ""}
+                yield from _unfilled(first, at, own | _brought(self.pages) | {"fields"})
                 if delta.param is None and not delta.as_url and "token" not in _names_in(self.sent):
                     yield at, "the token is sent nowhere", "Give `param`, `as_url`, or {token} in a template."
             case _:
@@ -373,7 +377,8 @@ class _Checked(msgspec.Struct, frozen=True):
             return
         if deletes.confirm is not None:
             yield from _must_hold(deletes.confirm, f"{at}.confirm", "record_id")
-            yield from _unfilled(deletes.confirm, f"{at}.confirm", own | {"record_id"})
+            # A record that is looked for does not tell its parent.
+            yield from _unfilled(deletes.confirm, f"{at}.confirm", self.site | {"record_id"})
         pages = _brought(deletes.pagination) if deletes.pagination is not None else brought
         yield from _unfilled({"path": deletes.path or "", "params": deletes.params}, at, own | brought | pages)
         if deletes.pagination is not None:
@@ -453,18 +458,22 @@ def _must_hold(template: str, at: str, word: str) -> Iterator[Found]:
         yield at, f"{{{word}}} is missing", f"Write {{{word}}} where the value belongs."
 
 
+def _page_clause(pages: reading.Pagination, at: str, own: set[str], has_filter: bool) -> Iterator[Found]:
+    if not isinstance(pages, reading.Keyset | reading.TimeKeyset) or pages.clause is None:
+        return
+    words = {"after", "after_time"} if isinstance(pages, reading.TimeKeyset) else {"after"}
+    for word in sorted(words):
+        yield from _must_hold(pages.clause, at, word)
+    yield from _unfilled(pages.clause, at, own | words)
+    if not has_filter:
+        yield at, "a clause needs a filter to stand in", "Add `filter` with the name of its parameter."
+
+
 def _turning(
     pages: reading.Pagination, at: str, sent: Mapping[str, Any], own: set[str], has_filter: bool
 ) -> Iterator[Found]:
     """Whether the next page is really asked for."""
-    clause = getattr(pages, "clause", None)
-    if clause is not None:
-        words = {"after", "after_time"} if isinstance(pages, reading.TimeKeyset) else {"after"}
-        for word in sorted(words):
-            yield from _must_hold(clause, f"{at}.clause", word)
-        yield from _unfilled(clause, f"{at}.clause", own | words)
-        if not has_filter:
-            yield f"{at}.clause", "a clause needs a filter to stand in", "Add `filter` with the name of its parameter."
+    yield from _page_clause(pages, f"{at}.clause", own, has_filter)
     match pages:
         case reading.PageNumber(param=None) if "page" not in _names_in(sent):
             yield at, "the page number is sent nowhere", "Give `param`, or write {page} into a template."
@@ -479,6 +488,8 @@ def _turning(
             yield at, "the last key is sent nowhere", "Give `clause` or `param`, or write {after} into a template."
         case reading.TimeKeyset(format=text):
             yield from _time_format(text, f"{at}.format")
+        case reading.Offset(overlap=overlap, size=size) if overlap >= size:
+            yield f"{at}.overlap", "it overlaps by a whole page", f"It must be smaller than {size}, the size."
         case reading.TimeWindow(inner=inner, start=start, longest_s=longest, shortest_s=shortest):
             yield from _window(start, longest, shortest, at)
             yield from _turning(inner, f"{at}.inner", sent, own, has_filter)

@@ -250,9 +250,9 @@ class SinceTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ti
 
 class DeltaToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delta"):
     """The last page of a read gives a token at `path` with which the next read begins: as `{token}` or the parameter
-    `param`, or it is itself an address on the same host (`as_url`). `first` are parameters of a read without one, and
-    `first_path` its path, where that differs. A token the vendor no longer takes (410, or an error rule `read_again`)
-    means that all is read again."""
+    `param`, or it is itself an address on the same host (`as_url`). `first` are parameters of a read without one, but
+    not of pages that a cursor asks for, and `first_path` its path, where that differs. A token the vendor no longer
+    takes (410, or an error rule `read_again`) means that all is read again."""
 
     path: Path
     param: str | None = None

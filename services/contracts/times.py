@@ -17,6 +17,9 @@ UtcTime = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|UTC|[+-]\d\d:?\d\d|[+-]\d\d)?", re.ASCII
 )
+# Milliseconds since 1970, as .NET's first JSON serializers wrote a time. What stands behind the sign is for display.
+_DATE_CALL = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def utc_text(moment: datetime) -> UtcTime:
@@ -45,13 +48,16 @@ def seconds_between(earlier: UtcTime, later: UtcTime) -> float:
 
 
 def read_time(text: str, zone: tzinfo = UTC) -> UtcTime:
-    """Any spelling of RFC 3339 or ISO 8601 (and a bare date) as contract text.
+    """Any spelling of RFC 3339 or ISO 8601 (and a bare date), or `/Date(1439434356790+0000)/`, as contract text.
 
     Shape:  a bare date is its midnight; a time without a zone stands in `zone`.
     Errors: ValueError, naming what was read.
     """
     found = _TIME.fullmatch(text.strip())
     if found is None:
+        call = _DATE_CALL.fullmatch(text.strip())
+        if call is not None:
+            return _after_epoch(int(call[1]), text)
         try:
             return utc_text(datetime.fromisoformat(text.strip() + "T00:00:00").replace(tzinfo=zone))
         except (ValueError, OverflowError):
@@ -66,4 +72,11 @@ def read_time(text: str, zone: tzinfo = UTC) -> UtcTime:
             return plain + "Z"
         return utc_text(datetime.fromisoformat(plain + offset))
     except (ValueError, OverflowError):
+        raise ValueError(f"{text[:60]!r} is not a time (no such moment)") from None
+
+
+def _after_epoch(milliseconds: int, text: str) -> UtcTime:
+    try:
+        return utc_text(_EPOCH + timedelta(milliseconds=milliseconds))
+    except OverflowError:
         raise ValueError(f"{text[:60]!r} is not a time (no such moment)") from None

@@ -99,9 +99,10 @@ def _open_json(body: bytes, path: KeyPath) -> Opened:
     except (CutOffError, UnreadableError) as err:
         raise RetryableError(f"the answer is no readable list of records ({err})", code="bad_answer") from whole
     opened = _opened(map(_compacted, items))
-    with contextlib.suppress(UnreadableError):
+    try:
         return replace(opened, envelope=compact(around) if path else b"")
-    return opened
+    except UnreadableError as err:  # without it nobody knows whether this is the last page
+        raise RetryableError(f"what stands around the records cannot be read ({err})", code="bad_answer") from whole
 
 
 def _taken_apart(data: bytes, path: KeyPath) -> Opened:

@@ -131,7 +131,7 @@ def _increment(spec: Spec, values: Mapping[str, str]) -> SinceTime:
             return spec.incremental
         case DeltaToken(_, param, as_url, first):
             if "token" not in values:
-                return SinceTime(params=first)
+                return SinceTime(params={} if "cursor" in values else first)  # a cursor knows what was asked for
             return SinceTime(params={param: "{token}"} if param is not None and not as_url else {})
         case _:
             return SinceTime()

@@ -15,7 +15,6 @@ MILLISECONDS_FROM = 100_000_000_000  # as seconds that would be the year 5138, a
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_TEXT = re.compile(r"-?\d{9,17}(?:\.\d+)?", re.ASCII)
 _HOURS = re.compile(r"%-?[HIklTXcrRs]")
-_DATE_CALL = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/", re.ASCII)
 
 
 def zone_of(name: str) -> tzinfo:
@@ -48,12 +47,8 @@ def read_stamp(value: bytes | None, latest_at: UtcTime, zone: tzinfo = UTC) -> U
 
 def time_of_text(text: str, zone: tzinfo = UTC) -> UtcTime:
     """A time as it stands in a string, or in a page's key. Errors: ValueError."""
-    if text[4:5] != "-":  # not 2026-..., which most are
-        call = _DATE_CALL.fullmatch(text)
-        if call is not None:
-            return _after_epoch(Decimal(call.group(1)) / 1000, text)
-        if _EPOCH_TEXT.fullmatch(text):
-            return time_of(text)
+    if text[4:5] != "-" and _EPOCH_TEXT.fullmatch(text):  # not 2026-..., which most are
+        return time_of(text)
     return read_time(text, zone)
 
 

@@ -12,7 +12,16 @@ import msgspec
 from msgspec.structs import replace
 
 from services.contracts.errors import AvesaError, NotFoundError, RejectedError, RetryableError
-from services.contracts.reading import Export, FieldList, LinkHeader, NextUrl, Pagination, SinceTime, TimeWindow
+from services.contracts.reading import (
+    DeltaToken,
+    Export,
+    FieldList,
+    LinkHeader,
+    NextUrl,
+    Pagination,
+    SinceTime,
+    TimeWindow,
+)
 from services.contracts.times import UtcTime, shifted
 from services.extractor.addresses import followed
 from services.extractor.answers import Answer, Opened, open_answer
@@ -240,6 +249,9 @@ class _Course(Generic[PageT]):
         if isinstance(inner, NextUrl | LinkHeader) and turn.cursor is not None:
             turn = replace(turn, cursor=followed(request.address, turn.cursor))
         following = advance(inner, place, turn)
+        wants_token = isinstance(self._spec.incremental, DeltaToken) and not self._ids_only
+        if following is None and wants_token and turn.token is None:
+            raise RetryableError("the last page holds no token to begin the next read with", code="bad_answer")
         older = self._newest_first and scope.since is not None and turn.newest is not None
         return None if older and (turn.newest or "") < (scope.since or "") else following
 

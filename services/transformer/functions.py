@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from services.contracts.times import moment, read_time, utc_text
-from services.transformer.values import UnfitError, decimal_of, text_of
+from services.transformer.values import UnfitError, decimal_of, json_text, text_of
 
 Function = Callable[..., Any]
 
@@ -88,6 +88,40 @@ def default_email(items: Any) -> str | None:
     return None if default is None else text_of(default)
 
 
+def json_array(*values: Any) -> str | None:
+    """The texts as a JSON array, as the record id of a composite key is written; null where one is missing."""
+    return None if any(value is None for value in values) else json_text([text_of(value) for value in values])
+
+
+def names(items: Any) -> list[str] | None:
+    """The `name` of each object of a list, each text of it as it is: labels."""
+    if items is None:
+        return None
+    if not isinstance(items, list):
+        raise UnfitError("expected a list of things with names")
+    found = (item.get("name") if isinstance(item, dict) else item for item in items)
+    return [text_of(name) for name in found if name is not None]
+
+
+def last_two_steps(address: Any) -> str | None:
+    """The last two steps of the path of an address: `acme/web` of `https://api.example.com/repos/acme/web`."""
+    if address is None:
+        return None
+    steps = [step for step in text_of(address).partition("://")[2].partition("?")[0].split("/")[1:] if step]
+    return "/".join(steps[-2:]) or None
+
+
+def default_phone(phones: Any) -> str | None:
+    """Of a list of telephones in parts (`PhoneType`, `PhoneCountryCode`, `PhoneAreaCode`, `PhoneNumber`) the default
+    one, its parts joined by spaces."""
+    return _phone(phones, "DEFAULT")
+
+
+def fax_phone(phones: Any) -> str | None:
+    """Of such a list the fax."""
+    return _phone(phones, "FAX")
+
+
 FUNCTIONS: Final[Mapping[str, Function]] = {
     function.__name__: function
     for function in (
@@ -101,6 +135,11 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         epoch_ms,
         lower,
         default_email,
+        json_array,
+        names,
+        last_two_steps,
+        default_phone,
+        fax_phone,
     )
 }
 
@@ -108,6 +147,15 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
 def _texts(values: tuple[Any, ...]) -> list[str]:
     texts = [text_of(value) for value in values if value is not None]
     return [text for text in texts if text and not text.isspace()]
+
+
+def _phone(phones: Any, kind: str) -> str | None:
+    if phones is None:
+        return None
+    if not isinstance(phones, list):
+        raise UnfitError("expected a list of telephones")
+    one = next((phone for phone in phones if isinstance(phone, dict) and phone.get("PhoneType") == kind), {})
+    return join_space(*(one.get(f"Phone{part}") for part in ("CountryCode", "AreaCode", "Number")))
 
 
 def _number(value: Any) -> Decimal | None:

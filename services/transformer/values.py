@@ -202,12 +202,14 @@ def _timestamp(value: Any, zone: tzinfo) -> str | None:
 
 
 def _date(value: Any) -> str | None:
-    """`YYYY-MM-DD`; of a timestamp its calendar day as written, whatever its zone."""
+    """`YYYY-MM-DD`; of a timestamp its calendar day as written, whatever its zone; of `/Date(...)/` that in UTC."""
     if value is None:
         return None
     text = value.strip() if type(value) is str else None
     if text == "":
         return None
+    if text is not None and text.startswith("/") and _is_time(text):
+        return read_time(text)[:10]
     if text is None or not _is_day(text[:10]) or (len(text) > len("2026-01-31") and not _is_time(text)):
         raise _unfit("a date such as 2026-01-31", value)
     return text[:10]

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from services.cli.stages import Life
 from services.cli.standing import MARKS_SAVED_S, READING_S, SLACK_S, EndpointStanding, Read, service_standing
-from services.contracts.access import NoAuth
+from services.contracts.access import Customers, NoAuth
 from services.contracts.integration import Endpoint, Integration
 from services.contracts.reading import Filter, SinceTime, Sweep
 from services.contracts.times import UtcTime, moment, shifted
@@ -174,3 +176,13 @@ def test_what_a_customer_does_not_have_or_want_is_shown_and_troubles_nobody() ->
 def test_a_service_that_the_vendor_stopped_says_so() -> None:
     service, _ = zoo(status="stopped", status_what="the subscription ended", status_at=ago(60))
     assert (service.state, service.why, service.refused_at) == ("stopped", "the subscription ended", ago(60))
+
+
+def test_a_partner_that_only_lists_its_customers_needs_nothing_else() -> None:
+    endpoint = Endpoint("a/{account_id}/animals", "id")
+    chain = Integration("zoo", "Zoos", "https://zoo.example", NoAuth(), {"animals": endpoint})
+    assert zoo(integration=chain, connect_all=True)[0].endpoints == {"up to date": 1}
+    partner = replace(chain, customers=Customers("zoos", "id", "name"))
+    service, endpoints = zoo(integration=partner, connect_all=True)
+    assert (service.state, endpoints) == ("up to date", ())
+    assert zoo(integration=partner)[0].state == "no mapping"

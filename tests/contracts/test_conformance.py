@@ -250,6 +250,12 @@ def test_an_explanation_of_nothing_is_needless() -> None:
     assert tally(facts).needless == 2
 
 
+def test_an_explanation_may_not_cover_what_is_confirmed_as_well() -> None:
+    facts = judged(**mapped(name="subject", all="title"), described={"differs": {"field.*": "all is new"}})
+    assert facts["field.*"].verdict == "needless"
+    assert facts["field.*"].says == "`differs` covers what is confirmed as well: name what is not"
+
+
 def test_examples_speak_where_there_is_no_schema() -> None:
     notes: dict[str, Any] = {"path": "tickets/{n}/notes", "records": "", "record_id": "id", "updated_at": None}
     assert verdicts(**notes, **mapped(name="text", all="later")) == {

@@ -93,6 +93,11 @@ def test_what_can_work_is_read(change: Change) -> None:
         ({"pagination": {"type": "time_window", "cap": 9, "longest_s": 1, "shortest_s": 2},
           "incremental": {"type": "time", "params": {"a": "{since}", "b": "{until}"}}}, "pagination.shortest_s",
          "the shortest window is longer than the longest"),
+        ({"pagination": {"type": "offset", "size": 10, "overlap": 10}}, "pagination.overlap",
+         "it overlaps by a whole page"),
+        ({"pagination": {"type": "time_window", "cap": 9}}, "pagination", "windows of time need a time to ask for"),
+        ({"incremental": {"type": "delta", "path": "t", "param": "t", "first_path": "{x}"}}, "incremental.first_path",
+         "there is nothing to fill {x} with"),
         # increments that ask for nothing
         ({"pagination": {"type": "time_window", "cap": 9}, "incremental": TIME}, "incremental", "{until} is missing"),
         ({"incremental": {"type": "time"}}, "incremental", "{since} is missing"),
@@ -177,6 +182,13 @@ def test_a_mistake_of_the_whole_is_told_at_its_path(change: Change, at: str, wha
 def test_a_parent_must_be_there_and_give_what_is_asked_of_it(parent: Change, at: str, what: str) -> None:
     notes = {"path": "notes", "record_id": "id", "parent": {"endpoint": "tickets"} | parent}
     assert told(acme(endpoints=ACME["endpoints"] | {"notes": notes}))[:2] == (f"$.endpoints.notes.{at}", what)
+
+
+def test_a_record_that_is_looked_for_does_not_tell_its_parent() -> None:
+    notes = {"path": "t/{parent_id}/notes", "record_id": "id", "parent": {"endpoint": "tickets"}}
+    sweep = {"deletes": {"type": "sweep", "confirm": "t/{parent_id}/notes/{record_id}"}}
+    at, what, _ = told(acme(endpoints=ACME["endpoints"] | {"notes": notes | sweep}))
+    assert (at, what) == ("$.endpoints.notes.deletes.confirm", "there is nothing to fill {parent_id} with")
 
 
 def test_what_nothing_fills_is_told_with_what_would_and_all_that_is_known() -> None:

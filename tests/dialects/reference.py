@@ -19,7 +19,7 @@ from services.sandbox.vendors.dialect import (
     shown,
 )
 from services.sandbox.vendors.filters import SQL, sql_like
-from services.sandbox.vendors.pages import Cut, by_key, by_number, by_offset, sealed, sorted_by, unsealed
+from services.sandbox.vendors.pages import Cut, by_key, by_number, by_offset, sorted_by
 from services.sandbox.vendors.store import Collection, Draw, Row, Store, value_at
 
 SIZE_MAX = 1_000
@@ -146,13 +146,13 @@ def _delta(store: Store, request: Request, _size: int) -> Answer:
     vendor fixes the size of a page."""
     size = store.page_size("devices", 10)
     token = request.query.get("token")
-    place = {"after": 0, "began": store.position} if token is None else unsealed(token)
+    place = {"after": 0, "began": store.position} if token is None else store.kept(token)
     if not isinstance(place, dict):
         raise RefusedError("expired", "token")
     rows = [row for row in store.log("devices", place["after"]) if not row.deleted_at or row.position > place["began"]]
     cut: Cut = by_offset(rows, 0, size)
     position = cut.rows[-1].position if cut.more else store.position
-    here = request.url(token=sealed({"after": position, "began": place["began"]}))
+    here = request.url(token=store.keep({"after": position, "began": place["began"]}))
     listed = shown(cut.rows, collection="devices", more=cut.more, following=here if cut.more else "", render=_device)
     value = {"items": listed.contents} | ({"next": here} if cut.more else {"delta": here})
     return json_answer(value, listed)
@@ -274,6 +274,8 @@ MAPPING: dict[str, Any] = {
             "pagination": {"type": "next_url", "path": "next"},
             "incremental": {"type": "delta", "path": "delta", "as_url": True},
             "deleted_when": {"path": "removed"},
+            # A log that has expired tells no deletions of the time in between.
+            "deletes": {"type": "sweep"},
         },
         "issues": {
             "path": "issues",

@@ -28,13 +28,17 @@ INTERVAL_S_MAX: Final = 150.0
 SHARE_OF_ROWS: Final = 0.45  # of all rows strike in one seed
 HUGE_SHARE: Final = 0.08  # of seeds have records of 20 MB: they cost a second
 SLOW_SHARE: Final = 0.15  # of seeds have answers that are too slow: they cost real time
+FORGET_SHARE: Final = 0.04  # of steps: the vendor forgets all cursors, jobs and delta tokens
 WALK_STEPS_MAX: Final = 40
 SPANS: Final = {38: 0.3, 39: 0.3, 40: 0.25, 42: 0.1, 43: 0.2, 44: 0.2, 47: 0.2, 49: 0.3, 35: 0.6}
 SHOTS: Final = {34: 0.15, 36: 0.4, 37: 0.5, 45: 0.4, 46: 0.3, 41: 0.3, 48: 0.3, 50: 0.15}
 
 
 class Report(msgspec.Struct):
-    """What became of one seed. Units: `virtual_s`, `real_s` seconds."""
+    """What became of one seed. `forgotten`: how often the vendor forgot its cursors and delta tokens.
+
+    Units: `virtual_s`, `real_s` seconds.
+    """
 
     service: str
     seed: int
@@ -49,6 +53,7 @@ class Report(msgspec.Struct):
     doubled: int = 0
     wrong: int = 0
     reconnects: int = 0
+    forgotten: int = 0
     virtual_s: float = 0.0
     real_s: float = 0.0
     said: list[str] = []
@@ -147,6 +152,9 @@ class History:
                 self._begin(row)
             if row in SHOTS and self._rng.random() < SHOTS[row]:
                 self._shoot(row)
+        if self._rows and self._rng.random() < FORGET_SHARE:
+            self.world.store.forget_kept()
+            self.report.forgotten += 1
 
     def _begin(self, row: int) -> None:
         names = self._rng.sample(self._names, 1)

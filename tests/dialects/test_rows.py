@@ -205,9 +205,8 @@ async def test_row_41_killed_at_any_step_of_a_refresh_it_heals_or_says_reconnect
         world.store.facts["grace_s"] = grace_s
         first = world.worker()
         await world.clock.sleep(100)
-        tokens_of(world.store).expire()
         killed_at(world, method, done)
-        await first.buried()
+        await first.buried()  # when its token is about to end
         world.trap = lambda _call, _done: False
         second = world.worker()
         await world.clock.sleep(LEASE_S * 2 + 60)

@@ -72,6 +72,13 @@ def test_a_record_that_is_no_json_stands_beside_the_others_with_its_bytes() -> N
     assert found.envelope == b'{"rows":[],"next":"n"}'
 
 
+@pytest.mark.parametrize("around", [b'"next":"n"}\n<!-- ', b'"next":n}'])
+def test_where_what_stands_around_the_records_is_no_json_nobody_knows_the_next_page(around: bytes) -> None:
+    with pytest.raises(RetryableError) as raised:
+        opened(b'{"rows":[{"id":1}],' + around, "rows")
+    assert raised.value.code == "bad_answer"
+
+
 def test_a_body_that_no_header_calls_compressed_is_unpacked() -> None:
     assert opened(gzip.compress(b"[1") + gzip.compress(b",2]")).items == [b"1", b"2"]
     with pytest.raises(RetryableError):

@@ -4,7 +4,9 @@ Run by `make soak` (about eight minutes); the figures show with `ARGS=-rP`.
 """
 
 import asyncio
+import resource
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 TENANTS, ENDPOINTS = 200, 16
 INTERVAL_S: Final = 20.0  # 160 reads a second: half of what one core does
 CYCLES: Final = 10
+WARM_UP_S: Final = 2 * INTERVAL_S  # what began together has drifted apart
 START_MAX_S: Final = 300.0
 STOP_MAX_S: Final = 60.0
 RSS_MAX: Final = 500 << 20
@@ -46,6 +49,7 @@ async def test_two_hundred_tenants_in_flat_memory_each_served_and_none_delayed_b
         url = (await line(vendor, START_MAX_S)).decode()
         async with program("extractor", url, *numbers, str(tmp_path)) as extractor:
             assert await line(extractor, START_MAX_S) == b"read"
+            await asyncio.sleep(WARM_UP_S)
             await control(url, slow=False)
             alone = await cycles(url, extractor.pid, slow_next=True)
             beside = await cycles(url, extractor.pid, slow_next=False)
@@ -68,23 +72,15 @@ async def test_two_hundred_tenants_in_flat_memory_each_served_and_none_delayed_b
 async def cycles(url: str, pid: int, *, slow_next: bool) -> tuple[Run, float, float]:
     """Ten cycles, and from when to when (epoch seconds) they lasted. What comes after them may be slow."""
     loop = asyncio.get_running_loop()
-    began, start, rss = wall(), loop.time(), list[int]()
+    began, start, rss = time.time(), loop.time(), list[int]()
     for cycle in range(1, CYCLES + 1):
         await asyncio.sleep(start + cycle * INTERVAL_S - loop.time())
         rss.append(resident(pid))
-    return Run(rss, await control(url, slow=slow_next), []), began, wall()
-
-
-def wall() -> float:
-    import time
-
-    return time.time()
+    return Run(rss, await control(url, slow=slow_next), []), began, time.time()
 
 
 def resident(pid: int) -> int:
     """Bytes (proc(5), statm: pages)."""
-    import resource
-
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 

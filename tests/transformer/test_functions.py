@@ -32,6 +32,12 @@ from services.transformer.values import UnfitError
         ("epoch_ms", [1769850900123], "2026-01-31T09:15:00.123000Z"),
         ("epoch_ms", [""], None),
         ("lower", ["Maria@Contoso.EXAMPLE"], "maria@contoso.example"),
+        ("json_array", [1296269, 7], '["1296269","7"]'),
+        ("json_array", [1296269, None], None),
+        ("last_two_steps", ["https://api.example.com/repos/acme/web"], "acme/web"),
+        ("last_two_steps", ["https://api.example.com/repos/acme/web/?a=b/c"], "acme/web"),
+        ("last_two_steps", ["https://api.example.com"], None),
+        ("last_two_steps", [None], None),
     ],
 )
 def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], expected: str | None) -> None:
@@ -47,6 +53,10 @@ def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], ex
         ("epoch_ms", {}),
         ("lower", []),
         ("time_to_hours", "soon"),
+        ("json_array", []),
+        ("names", "bug"),
+        ("default_phone", "555"),
+        ("fax_phone", {}),
     ],
 )
 def test_a_function_says_what_it_cannot_use(name: str, value: Any) -> None:
@@ -61,3 +71,17 @@ def test_the_default_e_mail_address_is_found_among_the_ways_to_reach_somebody() 
     find = FUNCTIONS["default_email"]
     assert find([phone, other, mail]) == "a@example.com"
     assert [find([phone, other]), find([]), find(None)] == [None, None, None]
+
+
+def test_names_are_those_of_objects_and_texts_alike() -> None:
+    find = FUNCTIONS["names"]
+    assert find([{"name": "bug", "id": 1}, "help wanted", {"name": None}]) == ["bug", "help wanted"]
+    assert [find([]), find(None)] == [[], None]
+
+
+def test_a_telephone_in_parts_is_joined() -> None:
+    default = {"PhoneType": "DEFAULT", "PhoneCountryCode": "61", "PhoneAreaCode": "02", "PhoneNumber": "9999 9999"}
+    fax = {"PhoneType": "FAX", "PhoneCountryCode": "", "PhoneAreaCode": None, "PhoneNumber": "1234"}
+    assert FUNCTIONS["default_phone"]([fax, default]) == "61 02 9999 9999"
+    assert FUNCTIONS["fax_phone"]([fax, default]) == "1234"
+    assert [FUNCTIONS["default_phone"]([fax]), FUNCTIONS["fax_phone"](None)] == [None, None]

@@ -579,8 +579,10 @@ def _refused(status: int, code: str, message: str) -> Answer:
     return json_answer([{"message": message, "errorCode": code}], status=status)
 
 
-def credentials(_: Store) -> dict[str, str]:
-    return {"login_url": f"https://{LOGIN_HOST}", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+def credentials(store: Store) -> dict[str, str]:
+    """Those of the refresh token flow; the others are served too."""
+    app = {"login_url": f"https://{LOGIN_HOST}", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    return {**app, "refresh_token": tokens_of(store).issue_refresh()}
 
 
 DIALECT: Final = Dialect(
