@@ -184,25 +184,32 @@ def _zone(name: str, at: str) -> tzinfo:
 
 def _filler(name: str, column: Column, field: Field, zone: tzinfo, at: str) -> Filler:
     convert, text = converter(column.type, zone), column.type == "string"
+    if isinstance(field, Constant):
+        try:
+            value = convert(field.value)
+        except UnfitError as err:
+            raise _mapping_error(str(err), at) from err
+        return Filler(name, lambda _record: value, _same, at, text)
+    get, paths = _getter(field, at)
+    return Filler(name, get, convert, ", ".join(json_path(path) for path in paths), text)
+
+
+def _getter(field: Field, at: str) -> tuple[Getter, list[str]]:
+    """What takes a column's value out of a record, and the paths it looks at."""
     match field:
-        case str():
-            return Filler(name, compile_path(field), convert, json_path(field), text)
         case First(paths):
-            return Filler(name, _first(paths), convert, _where(paths), text)
+            return _first(paths), paths
         case ValueMap(path, values, default):
-            return Filler(name, _mapped(path, values, default), convert, json_path(path), text)
+            return _mapped(path, values, default), [path]
         case When(path, test, equals):
-            return Filler(name, _when(path, test, equals), convert, _where([path, test]), text)
+            return _when(path, test, equals), [path, test]
         case Item():
-            return Filler(name, _item(field), convert, json_path(field.path), text)
-        case Constant(constant):
-            try:
-                value = convert(constant)
-            except UnfitError as err:
-                raise _mapping_error(str(err), at) from err
-            return Filler(name, lambda _record: value, _same, at, text)
+            return _item(field), [field.path]
         case Call(function, paths):
-            return Filler(name, _called(function, paths, at), convert, _where(paths), text)
+            return _called(function, paths, at), paths
+        case _:
+            assert isinstance(field, str), "a constant has no getter"
+            return compile_path(field), [field]
 
 
 def _without_blanks(filler: Filler, field: Field) -> Filler:
@@ -214,10 +221,6 @@ def _without_blanks(filler: Filler, field: Field) -> Filler:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _where(paths: list[str]) -> str:
-    return ", ".join(json_path(path) for path in paths)
 
 
 def _mapping_error(what: str, at: str, remedy: str = "") -> UsageError:
