@@ -148,11 +148,12 @@ class EndpointWork:
         if planned.reread is not None and not await self._delete_again():
             return
         started_at, reached = done
+        first = not self.walked
         self.ledger.marks = finished(self.ledger.marks, planned, started_at, self.spec.incremental, reached)
         self._check_strangers(looked_for, whole=planned.kind == "full" and resumed is None)
         if planned.reread is not None:
             await self.ledger.save()  # somebody waits for it
-        await self.ledger.save_after(settled=planned.kind != "live" and self.spec.incremental is not None)
+        await self.ledger.save_after(settled=first or (planned.kind != "live" and self.spec.incremental is not None))
         await self.ledger.tell(None)
         if resumed is not None and settle:
             await self.run_pass(settle=True)  # what we resumed may have begun long ago

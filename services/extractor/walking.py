@@ -250,7 +250,8 @@ class _Course(Generic[PageT]):
             turn = replace(turn, cursor=followed(request.address, turn.cursor))
         following = advance(inner, place, turn)
         wants_token = isinstance(self._spec.incremental, DeltaToken) and not self._ids_only
-        if following is None and wants_token and turn.token is None:
+        nothing = scope.token is None and place.pages == 0 and turn.count == 0  # a cursor after no record is none
+        if following is None and wants_token and turn.token is None and not nothing:
             raise RetryableError("the last page holds no token to begin the next read with", code="bad_answer")
         older = self._newest_first and scope.since is not None and turn.newest is not None
         return None if older and (turn.newest or "") < (scope.since or "") else following

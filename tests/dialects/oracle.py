@@ -15,7 +15,7 @@ by `observed_at`.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -127,27 +127,37 @@ class Oracle:
 
     # -- the end ------------------------------------------------------------------------------------------------------
     def _check_end(self, by_record: Mapping[Key, Sequence[ChangeEvent]], verdict: Verdict) -> None:
-        for name, made in self._used.items():
-            living = {row.id: row for row in self._store.rows(name)}
-            for row in living.values():
+        for name in self._used:
+            verdict.lost += self._unread(name, by_record)
+            for row in self._store.rows(name):
                 newest = _newest(by_record.get(self._key(name, row.id), ()))
-                if newest is None:
-                    verdict.lost.append(
-                        f"{name} {row.id}: never observed (stamped {row.updated}, seen {row.seen_from})"
-                    )
-                elif newest.op == "delete":
+                if newest is not None and newest.op == "delete":
                     verdict.wrong.append(f"{_named(newest)} is there, and its newest observation is a deletion")
-                elif self._number(made, _content(newest)) != row.version:
-                    verdict.lost.append(
-                        f"{_named(newest)}: newest is {_when(newest)} {_text(newest)[:120]}, the vendor has "
-                        f"~{row.version} (stamped {row.updated}, seen {row.seen_from})"
-                    )
             if not self.tells_deletions(name) or self._is_doubted(name):
                 continue
             for row in self._store.graves(name):
                 newest = _newest(by_record.get(self._key(name, row.id), ()))
                 if newest is not None and newest.op == "upsert":
                     verdict.lost.append(f"{_named(newest)}: its deletion at {row.deleted_at}")
+
+    def unread(self, events: Sequence[ChangeEvent]) -> list[str]:
+        """Living records whose present content was not observed, or not last."""
+        by_record: dict[Key, list[ChangeEvent]] = defaultdict(list)
+        for event in events:
+            by_record[self._integration.family_of(event.endpoint), event.record_id].append(event)
+        return [found for name in self._used for found in self._unread(name, by_record)]
+
+    def _unread(self, name: str, by_record: Mapping[Key, Sequence[ChangeEvent]]) -> Iterator[str]:
+        made = self._used[name]
+        for row in self._store.rows(name):
+            newest = _newest(by_record.get(self._key(name, row.id), ()))
+            if newest is None:
+                yield f"{name} {row.id}: never observed (stamped {row.updated}, seen {row.seen_from})"
+            elif newest.op == "upsert" and self._number(made, _content(newest)) != row.version:
+                yield (
+                    f"{_named(newest)}: newest is {_when(newest)} {_text(newest)[:120]}, the vendor has "
+                    f"~{row.version} (stamped {row.updated}, seen {row.seen_from})"
+                )
 
     def tells_deletions(self, name: str) -> bool:
         """Can a reader come to know what was deleted there?"""

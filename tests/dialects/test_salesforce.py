@@ -203,7 +203,7 @@ async def test_every_answer_and_every_request_is_as_described() -> None:
     assert set(found.unknown) == {"POST /services/oauth2/token"}
     newer = {"HasOptedOutOfEmail", "OrderId", "OrderNumber", "PoNumber", "TotalAmount"}
     above = "Account Campaign Contact Contract CreatedBy CustomerSigned LastModifiedBy Manager Opportunity Order Owner "
-    above += "Parent Product2 Profile ReportsTo UserRole What Who"
+    above += "Parent PricebookEntry Product2 Profile ReportsTo UserRole What Who"
     names = {text.partition(" records.*.")[2].partition(".")[0] for text in found.differences()}
     assert {name for name in names if not name.endswith("__c")} <= newer | set(above.split())
 

@@ -261,12 +261,12 @@ class World:
             renewing.cancel()
             await runtime.leases.release_all()
 
-    async def settle(self, rounds: int = 3) -> list[Summary]:
+    async def settle(self, rounds: int = 3, *, sweep: bool = True) -> list[Summary]:
         """A quiet end: what lags has come to rest, every list was read and swept, and what is missing confirmed."""
         found = []
         for _ in range(rounds):
             await self.clock.sleep(self.rest_s)
-            found.append(await self.run_once())
+            found.append(await self.run_once(sweep=sweep))
         return found
 
     @property

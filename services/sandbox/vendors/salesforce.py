@@ -157,7 +157,10 @@ _KINDS: Final = (
         "opportunity_line_items",
         "OpportunityLineItem",
         "00k",
-        _fields("Name:string OpportunityId>opportunities Product2Id>products Quantity:double UnitPrice:currency"),
+        _fields(
+            "Name:string OpportunityId>opportunities Product2Id>products PricebookEntryId>price_book_entries "
+            "Quantity:double UnitPrice:currency"
+        ),
         "Name",
     ),
     Kind(
