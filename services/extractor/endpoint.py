@@ -39,6 +39,7 @@ from services.runtime.runtime import Runtime
 
 PARALLEL_PARENTS_MAX: Final = 16
 STRANGERS_MAX: Final = 10_000
+_REFUSED: Final = frozenset({"vendor_error", "not_found"})
 VAIN_MAX: Final = 3  # whole readings in which a stranger is looked for
 
 T = TypeVar("T")
@@ -192,12 +193,20 @@ class EndpointWork:
         place = Place(after=planned.after) if resumed is None else resumed.place
         progress = Progress(self.spec.incremental, resumed.started_at if resumed is not None else None, place.after)
         turn, background = self.family.turn, planned.kind == "full"
-        async with aclosing(self._pages(Begin(planned.since, planned.token), place, background=background)) as steps:
-            async for step in steps:
-                await self._take(step, planned, progress, turn)
-                following = step.following
-                if following is not None and await self._pause(planned, _known(progress.began_at), following, None):
-                    return None
+        try:
+            async with aclosing(
+                self._pages(Begin(planned.since, planned.token), place, background=background)
+            ) as steps:
+                async for step in steps:
+                    place = Place()
+                    await self._take(step, planned, progress, turn)
+                    following = step.following
+                    if following is not None and await self._pause(planned, _known(progress.began_at), following, None):
+                        return None
+        except AvesaError as err:
+            if place.cursor is not None and err.code in _REFUSED:  # the vendor may know it no more: begin again
+                self.ledger.marks = replace(self.ledger.marks, walk=None)
+            raise
         return _known(progress.began_at), progress.reached
 
     def _pages(

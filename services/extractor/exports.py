@@ -13,7 +13,7 @@ from services.contracts.ports import Clock
 from services.contracts.reading import Export
 from services.contracts.times import UtcTime
 from services.extractor.answers import Answer
-from services.extractor.fetch import Caller, Calls
+from services.extractor.fetch import Caller, Calls, Got
 from services.extractor.meanings import json_of, terms_of, texts_at
 from services.extractor.pagination import Ask
 from services.extractor.plan import Spec
@@ -34,8 +34,10 @@ async def run_export(
     *,
     calls: Calls | None = None,
     background: bool = True,
-) -> Job:
+) -> Got[Job]:
     """A new job, done: `{job}` for the templates of the endpoint's pages. `scope` fills those that create it.
+
+    Shape:  the times are those of the request that created it: what changes afterwards need not be in it.
 
     Errors: as `Caller.get`; RetryableError `timeout` for a job that is not done after `Export.most_s` seconds,
             `bad_answer` for an answer without id or status; RejectedError `vendor_error` for a job that failed.
@@ -52,7 +54,7 @@ async def run_export(
         asked = one_request(await caller.site(), spec, export.poll, {**values, **job})
         got = await caller.get(asked, partial(_text, export.status), terms=terms, calls=calls, background=background)
         if got.value in export.done:
-            return job
+            return Got(job, created.observed_at, created.earliest_at)
         if got.value in export.failed:
             raise RejectedError(f"{asked.source}: the export ended as {got.value!r}", code="vendor_error")
         if clock.monotonic() >= until:

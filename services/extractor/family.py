@@ -1,17 +1,20 @@
 """Endpoints whose records share one id space: a record is the same in all of them, and so is its deletion."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import replace
 
+from services.contracts.errors import NotFoundError
 from services.contracts.times import UtcTime
 from services.extractor.answers import Answer
+from services.extractor.deletes import id_digest
 from services.extractor.meanings import terms_of
-from services.extractor.memory import Entry, Ruling
+from services.extractor.memory import Entry, Memory, Ruling
 from services.extractor.records import is_deleted
 from services.extractor.requests import record_request
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:  # it works with its family
     from services.extractor.endpoint import EndpointWork
 
 DELETIONS_PER_BATCH: Final = 500
+WITNESSES_MAX: Final = 3  # living records that are read to see whether reading one can be believed
 GONE_LATELY_MAX: Final = 20_000  # deletions remembered for the answers that were on their way meanwhile
 
 
@@ -84,6 +88,22 @@ class Family:
         """Can every member read a single record?"""
         return all(member.spec.confirm is not None for member in self.members)
 
+    async def proves(self, seen: Container[int]) -> bool:
+        """Does reading one record find those that a sweep has `seen` (`deletes.id_digest`)? Where it does not, a path
+        is wrong or a gateway answers for the vendor, and that a record is not found says nothing.
+
+        Errors: as `look_for`.
+        """
+        for member in self.members:
+            witnesses = await member.runtime.threads.run(_witnesses, member.ledger.memory, seen)
+            for record_id in witnesses:
+                if await _missing(member, record_id) is None:
+                    break  # some may have been deleted meanwhile
+            else:
+                if witnesses:
+                    return False
+        return True
+
     async def look_for(self, record_id: str, teller: str) -> tuple[UtcTime, str] | None:
         """Ask every endpoint of the family for a record. None: one has it; else when that was asked, and where, by
         `teller` if it is one of them. Only where all are `readable`.
@@ -98,6 +118,11 @@ class Family:
             if told is None or member.spec.name == teller:
                 told = found
         return told
+
+
+def _witnesses(memory: Memory, seen: Container[int]) -> list[str]:
+    there = (record_id for record_id in memory.living() if id_digest(record_id) in seen)
+    return list(islice(there, WITNESSES_MAX))
 
 
 async def _missing(member: "EndpointWork", record_id: str) -> tuple[UtcTime, str] | None:
@@ -116,6 +141,9 @@ async def _missing(member: "EndpointWork", record_id: str) -> tuple[UtcTime, str
             request, partial(_says_deleted, member), terms=terms, calls=member.calls, background=True
         )
         return (told.observed_at, f"{request.source} says it is deleted") if told.value else None
+    except NotFoundError:  # it went away between the two
+        got = await caller.is_there(request, terms=terms, calls=member.calls)
+        return None if got.value else (got.observed_at, f"{request.source} not found")
     finally:
         member.summary.calls = member.calls.count
 

@@ -143,7 +143,9 @@ def gone_on(
     Few of the ids seen are kept, so that the settled one is up to an eighth of a lag older than it could be.
     """
     if isinstance(incremental, DeltaToken):
-        return Reached(token=walked.token)
+        # A full read shows what is there, not what went away: the token that was held tells that, and is gone on with.
+        held = before.token if kind == "full" else None
+        return Reached(token=held or walked.token)
     if not isinstance(incremental, SinceId):
         return NOWHERE
     if not before.seen_ids:

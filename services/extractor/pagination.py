@@ -314,7 +314,11 @@ def _advance_offset(pagination: Offset, place: Place, turn: Turn) -> Place | Non
 
 
 def _advance_cursor(pagination: Cursor, place: Place, turn: Turn) -> Place | None:
-    if turn.more is False or turn.end is True or turn.cursor is None:
+    if turn.more is False or turn.end is True:
+        return None
+    if turn.cursor is None:
+        if turn.more or turn.end is False or (pagination.last is not None and turn.count > 0):
+            raise _stalled("there is more, and no cursor that leads on")
         return None
     if turn.count == 0 and (turn.cursor == place.cursor or pagination.last is not None):
         return None  # a scroll has been rolled to its end

@@ -37,7 +37,7 @@ from services.contracts.reading import (
 from services.extractor.pagination import resumable
 from services.extractor.raw_json import KeyPath, cuts_of, split_path
 from services.extractor.records import ConditionRule, GraveRule, ItemRule, Rules, Signs
-from services.extractor.templates import PASSING, names_in
+from services.extractor.templates import ABSENT, PASSING, names_in
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ def spec_of(integration: Integration, name: str) -> Spec:
         inherits=_inherits(integration, endpoint.parent),
         tick_s=integration.tick_s,
         time_zone=integration.time_zone,
-        shape=_shape(endpoint, pagination),
+        shape=_shape(endpoint, pagination, incremental),
     )
     _check(spec)
     if sweep is None:
@@ -187,7 +187,7 @@ def _for_sweep(integration: Integration, spec: Spec, sweep: Sweep) -> Spec:
         path=sweep.path,
         first_path=None,
         method="GET",
-        params=sweep.params,
+        params={**integration.params, **sweep.params},
         body=None,
         fields=None,
         export=None,
@@ -338,9 +338,44 @@ def _check(spec: Spec) -> None:
         raise _mistake(spec, "has a cursor that stands nowhere", "Give pagination.path, header or last.")
     if isinstance(spec.incremental, SinceId) and not isinstance(pagination, Keyset):
         raise _mistake(spec, "asks by id and does not walk by one", "Give it pagination of type keyset.")
+    _check_left_out(spec)
     newest_first = isinstance(spec.incremental, SinceTime) and spec.incremental.newest_first
     if newest_first and spec.rules.updated_at is None:
         raise _mistake(spec, "is newest first and its records show no time", "Give it updated_at.")
+
+
+def _check_left_out(spec: Spec) -> None:
+    """What is left out where a value is missing must not say besides whose records are asked for: others' would come.
+
+    Errors: UsageError `bad_mapping`.
+    """
+    absent, pagination = set(spec.optional | ABSENT), spec.pagination
+    if isinstance(pagination, TimeWindow):
+        absent -= {"since", "until"}
+    if isinstance(pagination, Keyset) and pagination.start is not None:
+        absent -= {"after", "where"} if pagination.clause is not None else {"after"}
+    clauses = [pagination.clause] if isinstance(pagination, Keyset | TimeKeyset) else []
+    texts = [*spec.params.values(), *spec.headers.values(), *_texts_of(spec.body), *filter(None, clauses)]
+    texts += _texts_of(spec.export.body) if spec.export is not None else ()
+    always = "since" not in absent
+    own = _of_increment(spec.incremental)
+    for text in (*texts, *own):
+        names = names_in(text)
+        kept = names - PASSING - spec.optional
+        if kept and (names & absent or (text in own and not always)):
+            raise _mistake(
+                spec,
+                f"leaves out {sorted(kept)[0]!r} where {text!r} is left out",
+                "Give it a parameter, header or member of its own.",
+            )
+
+
+def _of_increment(incremental: SinceTime | DeltaToken | SinceId | None) -> list[Template]:
+    """The templates that are sent only where there is a time to ask for."""
+    if not isinstance(incremental, SinceTime):
+        return []
+    own = [incremental.clause, *incremental.params.values(), *incremental.headers.values()]
+    return [text for text in own if text is not None]
 
 
 def _mistake(spec: Spec, what: str, remedy: str) -> UsageError:
@@ -394,7 +429,7 @@ def _texts_in(value: Any) -> Iterator[str]:
                 yield from _texts_in(inner)
 
 
-def _shape(endpoint: Endpoint, pagination: Pagination) -> str:
+def _shape(endpoint: Endpoint, pagination: Pagination, incremental: SinceTime | DeltaToken | SinceId | None) -> str:
     """One number for all that decides which records a walk meets, and in which order. What an endpoint does not say
     adds nothing, so that marks outlive the additions to our grammar."""
     parts: tuple[Any, ...] = (
@@ -404,7 +439,11 @@ def _shape(endpoint: Endpoint, pagination: Pagination) -> str:
         endpoint.record_id,
         None if endpoint.parent is None else (endpoint.parent.endpoint, endpoint.parent.path, endpoint.parent.name),
     )
-    further = [part for part in (endpoint.body, endpoint.base_url, endpoint.export) if part is not None]
+    asked: list[Any] = [endpoint.body, endpoint.base_url, endpoint.export, endpoint.headers or None]
+    asked.append(endpoint.fields.names if endpoint.fields is not None else None)
+    if isinstance(incremental, DeltaToken):  # a token goes on with what was asked for when it was begun
+        asked += [incremental.first or None, incremental.first_path]
+    further = [part for part in asked if part is not None]
     return hashlib.blake2b(msgspec.json.encode((parts, _walked(pagination), *further)), digest_size=8).hexdigest()
 
 

@@ -50,10 +50,17 @@ def compact(data: bytes) -> bytes:
 def value_at(data: bytes, path: KeyPath) -> bytes | None:
     """The bytes of the value at `path` of readable JSON, None where there is none. Where the parts lead nowhere, the
     whole path is tried as one key: some vendors write `company.name` flat, or `@odata.nextLink`."""
+    found = _along(data, path)
+    return _member(data, ".".join(path)) if found is None and len(path) > 1 else found
+
+
+def _along(data: bytes, path: KeyPath) -> bytes | None:
     found: bytes | None = data
     for key in path:
-        found = None if found is None else _member(found, key)
-    return _member(data, ".".join(path)) if found is None and len(path) > 1 else found
+        if found is None:
+            return None
+        found = _member(found, key)
+    return found
 
 
 def _member(data: bytes, key: str) -> bytes | None:
@@ -123,7 +130,7 @@ def _pick(data: bytes, picker: _Picker, found: list[bytes | None]) -> None:
         found[number] = data
     if picker.decode is None or data[:1] != b"{":
         for number, path in picker.paths:
-            value = value_at(data, path)
+            value = _along(data, path)
             found[number] = found[number] if value is None else value
         return
     members = _members_of(picker.decode(data))

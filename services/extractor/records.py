@@ -298,8 +298,9 @@ def names_reader(wanted: FieldList) -> Callable[[Answer, UtcTime], tuple[str, ..
 
 
 def needed_names(names: Sequence[str], rules: Rules) -> tuple[str, ...]:
-    """Those of `names` without which a record could not be known, dated or gone on from."""
-    paths = [*rules.record_id, rules.updated_at, rules.key, rules.time, rules.signs.last]
+    """Those of `names` without which a record could not be known, dated, told from a deleted one or gone on from."""
+    deleted = rules.deleted_when.path if rules.deleted_when is not None else None
+    paths = [*rules.record_id, rules.updated_at, rules.key, rules.time, rules.signs.last, deleted]
     known = {".".join(path) for path in paths if path} | {end for path in paths if path for end in (path[0], path[-1])}
     return tuple(name for name in names if name in known)
 

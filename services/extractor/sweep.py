@@ -1,6 +1,6 @@
 """One sweep of a family: read all ids, ask about the missing ones, publish who is gone (the rules: `deletes.py`)."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -74,7 +74,7 @@ async def sweep(family: Family) -> bool:
         _report(family, await _find(family, ids, member.desk.runtime.clock.now()))
         return False
     try:
-        await _act(family, findings, began_at)
+        await _act(family, findings, ids.seen, began_at)
     except (RetryableError, RejectedError) as err:
         await member.failed(err)
         return False
@@ -129,15 +129,15 @@ def _report(family: Family, findings: Findings) -> None:
     )
 
 
-async def _act(family: Family, findings: Findings, began_at: UtcTime) -> None:
+async def _act(family: Family, findings: Findings, seen: Container[int], began_at: UtcTime) -> None:
     """Do what the sweep's findings allow."""
     match judge_sweep(findings, readable=family.readable):
         case "nothing_missing":
             pass
         case "read_each":
-            await _delete_confirmed(family, findings.missing[:CONFIRMS_MAX])
+            await _delete_confirmed(family, findings, seen)
         case "read_all_or_none":
-            await _delete_all_or_none(family, findings)
+            await _delete_all_or_none(family, findings, seen)
         case "sweep_again":
             twice, once = missing_twice(findings, began_at)
             source = f"GET {family.members[0].spec.endpoint.path} swept twice"
@@ -148,7 +148,7 @@ async def _act(family: Family, findings: Findings, began_at: UtcTime) -> None:
     await _mark(family, findings.back, None)
 
 
-async def _delete_all_or_none(family: Family, findings: Findings) -> None:
+async def _delete_all_or_none(family: Family, findings: Findings, seen: Container[int]) -> None:
     """Half or less was found: believed only if a read finds none of the others either."""
     gone: list[Gone] = []
     for candidate in findings.missing:
@@ -157,20 +157,28 @@ async def _delete_all_or_none(family: Family, findings: Findings) -> None:
             _report(family, findings)
             return
         gone.append(found)
-    await delete(family, gone)
+    await _delete_proven(family, findings, gone, seen)
 
 
-async def _delete_confirmed(family: Family, candidates: Sequence[Candidate]) -> None:
+async def _delete_confirmed(family: Family, findings: Findings, seen: Container[int]) -> None:
     """Each stands for itself: what was confirmed before an error is deleted all the same."""
     gone: list[Gone] = []
     try:
-        for candidate in candidates:
+        for candidate in findings.missing[:CONFIRMS_MAX]:
             found = await _confirm(family, candidate)
             if found is not None:
                 gone.append(found)
     except (RetryableError, RejectedError):
-        await delete(family, gone)
+        await _delete_proven(family, findings, gone, seen)
         raise
+    await _delete_proven(family, findings, gone, seen)
+
+
+async def _delete_proven(family: Family, findings: Findings, gone: Sequence[Gone], seen: Container[int]) -> None:
+    """What was not found is deleted, if what is there can be found."""
+    if gone and not await family.proves(seen):
+        _report(family, findings)
+        return
     await delete(family, gone)
 
 

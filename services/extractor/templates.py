@@ -14,6 +14,7 @@ _NAME = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 PASSING: Final = frozenset(
     {"since", "until", "page", "offset", "size", "cursor", "after", "after_time", "token", "fields", "where"}
 )
+ABSENT: Final = frozenset({"since", "until", "cursor", "after", "after_time", "token", "where"})  # on some requests
 NUMBERS: Final = frozenset({"{page}", "{offset}", "{size}"})  # alone in a body they are numbers
 WHERE_LIST: Final = "where[]"  # the clauses as a JSON list; no template can ask for it by this name
 _LEFT_OUT: Final = object()

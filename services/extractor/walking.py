@@ -45,7 +45,16 @@ from services.extractor.pagination import (
     window_at,
 )
 from services.extractor.plan import Spec
-from services.extractor.records import IdPage, RecordPage, Rules, in_parts, joined, names_reader, needed_names
+from services.extractor.records import (
+    FUTURE_MAX_S,
+    IdPage,
+    RecordPage,
+    Rules,
+    in_parts,
+    joined,
+    names_reader,
+    needed_names,
+)
 from services.extractor.requests import ParentValues, Request, Scope, list_request, one_request
 from services.extractor.stamps import zone_of
 from services.extractor.summary import EndpointSummary
@@ -141,8 +150,10 @@ class _Course(Generic[PageT]):
         """Window after window up to now; one that reaches the cap is read again in halves."""
         pagination, clock = self._spec.pagination, self._reader.runtime.clock
         assert isinstance(pagination, TimeWindow), "asked only of those"
+        # What changes meanwhile, or while our clock is behind, moves ahead of us: a sweep must not miss it.
+        ahead_s = FUTURE_MAX_S if self._ids_only else 0.0
         for _ in range(PAGES_MAX):
-            window = window_at(pagination, place, scope.since, clock.now())
+            window = window_at(pagination, place, scope.since, shifted(clock.now(), seconds=ahead_s))
             # A tick earlier, for vendors that mean `after` by their bounds.
             begun = window.from_at == scope.since
             since = window.from_at if begun else shifted(window.from_at, seconds=-self._spec.tick_s)
@@ -201,9 +212,10 @@ class _Course(Generic[PageT]):
         self._rules = replace(self._spec.rules, zone=zone_of(fill(self._spec.time_zone, site.values)))
         parts = await self._parts(site)
         asked = scope
+        job: Got[Job] | None = None
         if self._spec.export is not None:  # what is asked for, the job was told
             job = await self._job(self._spec.export, replace(scope, fields=parts[0]))
-            asked = Scope(parent=scope.parent, job=job)
+            asked = Scope(parent=scope.parent, job=job.value)
         count = 0
         while True:
             self._at = place
@@ -216,7 +228,7 @@ class _Course(Generic[PageT]):
                 async for got, counts in answers:
                     if held is not None:
                         yield held
-                    held = Step(got, requests[0].source, place)
+                    held = Step(got if job is None else _as_of(job, got), requests[0].source, place)
                     if counts:
                         turn = together(turn, got.value.turn)
             assert held is not None, "a page is read or an error"
@@ -232,7 +244,7 @@ class _Course(Generic[PageT]):
                 return
             place = following
 
-    async def _job(self, export: Export, scope: Scope) -> Job:
+    async def _job(self, export: Export, scope: Scope) -> Got[Job]:
         reader = self._reader
         return await run_export(
             reader.caller,
@@ -329,6 +341,8 @@ class _Course(Generic[PageT]):
 
     def _grouped(self, wanted: FieldList, described: Sequence[str]) -> list[tuple[str, ...]]:
         known = list(dict.fromkeys([*wanted.names, *described]))
+        if not known:  # asked for none, a vendor would show what it likes
+            raise RetryableError(f"{self._spec.path}: the vendor describes no field to ask for", code="bad_answer")
         needed = needed_names(known, self._rules)
         if self._spec.export is not None:
             return [tuple(known)]  # a job is told all of them
@@ -349,6 +363,11 @@ class _Course(Generic[PageT]):
                 raise RejectedError(err.what, code="forbidden", remedy=remedy, where=err.where) from err
             names.described, names.until_s = got.value, now + DESCRIBED_S
         return names.described
+
+
+def _as_of(job: Got[Job], page: Got[PageT]) -> Got[PageT]:
+    """A page of an export was read when its job was created, however long that took: later changes are not in it."""
+    return Got(page.value, min(job.observed_at, page.observed_at), min(job.earliest_at, page.earliest_at))
 
 
 def _inner(spec: Spec) -> Pagination:

@@ -135,7 +135,8 @@ class Demo:
                 told = ", ".join(f"{fault} {count:,}" for fault, count in sorted(vendor.struck.items()))
                 self.note(f"answers that went wrong: {told}")
             self.note("one last round, with a sweep for deletes: avesa run --once")
-            await self.avesa("run", "--once", *options)
+            for _ in range(1 if self.faults == CALM else 2):  # a list whose first walk ends only now is swept next time
+                await self.avesa("run", "--once", *options)
             served = sum(site.log.rows_count for site in self.world.sites.values())
             self.note("comparing the lake with everything the sandbox served")
             verdicts = await self._compare(warehouse, options[1])

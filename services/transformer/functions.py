@@ -18,6 +18,7 @@ Function = Callable[..., Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BILLIONTH = Decimal("1E-9")  # the finest a decimal column holds
+_REAL_FROM = 1950  # the first year of `real_time`
 _MAGNITUDE_MAX = 18  # of a duration or a count of seconds, as a power of ten
 
 
@@ -122,6 +123,19 @@ def fax_phone(phones: Any) -> str | None:
     return _phone(phones, "FAX")
 
 
+def real_time(*times: Any) -> str | None:
+    """The first of times that is one, null where none is: 1900-01-01 and 0001-01-01 are what databases hold whose
+    columns must not be empty. Times before 1950 count as none: not for birthdays."""
+    texts = (text_of(time) for time in times if time is not None)
+    return next((text for text in texts if text and not (text[:4].isdecimal() and int(text[:4]) < _REAL_FROM)), None)
+
+
+def positive(*numbers: Any) -> str | None:
+    """The first of numbers that is above 0, null where none is: an id, of a vendor that writes 0 or -1 for none."""
+    found = (text_of(number) for number in numbers if (_number(number) or 0) > 0)
+    return next(found, None)
+
+
 FUNCTIONS: Final[Mapping[str, Function]] = {
     function.__name__: function
     for function in (
@@ -140,6 +154,8 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         last_two_steps,
         default_phone,
         fax_phone,
+        real_time,
+        positive,
     )
 }
 

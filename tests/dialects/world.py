@@ -82,7 +82,7 @@ class WireClock(FakeClock):
 class Wire(Http):
     """HTTP to the sandbox, by whatever name a vendor's host is called. A way takes WIRE_S of virtual time.
 
-    What the server served is noted as delivered once the client has all of it.
+    What the server served is noted as delivered once the client has all of it, if that one may still publish.
     """
 
     def __init__(self, world: "World", bounds: Bounds) -> None:
@@ -104,8 +104,8 @@ class Wire(Http):
         await world.clock.sleep(WIRE_S)
         self.arrived(request, answer)
         await world.pass_by(Call("answered", request.url))
-        number = answer.headers.get(SERVING.lower())
-        if number is not None:
+        number, worker = answer.headers.get(SERVING.lower()), _worker.get()
+        if number is not None and not (worker is not None and worker.out_of_touch):
             world.hostility.served[int(number)].delivered = True
         return answer
 
@@ -116,6 +116,7 @@ class Worker:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.dead = False
+        self.out_of_touch = False
         self.stopping = asyncio.Event()
         self.heard: list[Event] = []
         self.runtime = world.runtime(self.heard.append)
@@ -154,6 +155,7 @@ class Worker:
     def lose_touch(self) -> None:
         """It no longer renews its leases, and does not know: a second owner will come."""
         self.world.note_rough(3 * LEASE_S)
+        self.out_of_touch = True
         if self._renewing is not None:
             self._renewing.cancel()
 

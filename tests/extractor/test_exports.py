@@ -6,11 +6,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from services.contracts.access import Limits
 from services.contracts.errors import RejectedError, RetryableError
 from services.contracts.integration import Integration
 from services.contracts.names import Names
+from services.contracts.times import shifted
 from services.extractor.access import Fixed
 from services.extractor.answers import Answer
 from services.extractor.auth import Site
@@ -18,6 +20,7 @@ from services.extractor.exports import run_export
 from services.extractor.fetch import Caller, Calls
 from services.extractor.plan import Spec, specs
 from services.extractor.requests import Request, Scope
+from tests.extractor.world import START, opened
 from tests.fakes import FakeClock, MemoryRows, MemoryStreams
 from tests.runtimes import fake_runtime
 
@@ -55,7 +58,10 @@ class Desk:
         caller = Caller(runtime, self, Fixed(Site(HOST, {}, {})), Limits(), ("acme", "desk"))
         spec, calls = spec_of_desk(), Calls()
         assert spec.export is not None
-        return await run_export(caller, self.clock, spec, spec.export, scope or Scope(), calls=calls), calls
+        started_at = self.clock.now()
+        got = await run_export(caller, self.clock, spec, spec.export, scope or Scope(), calls=calls)
+        assert got.observed_at == started_at  # later changes need not be in it
+        return got.value, calls
 
 
 def spec_of_desk() -> Spec:
@@ -116,3 +122,41 @@ async def test_a_job_without_an_id_is_no_job() -> None:
     with pytest.raises(RetryableError) as raised:
         await Desk("JobComplete", created=b"{}").export()
     assert raised.value.code == "bad_answer"
+
+
+async def test_what_changes_while_an_export_runs_is_read_the_next_time() -> None:
+    async with opened() as world:
+        endpoint = {
+            "path": "jobs/{job}/results",
+            "record_id": "id",
+            "updated_at": "updated",
+            "format": "ndjson",
+            "pagination": {"type": "none"},
+            "incremental": {"type": "time"},
+            "export": EXPORT | {"create": "jobs", "poll": "jobs/{job}", "every_s": 60.0, "most_s": 3600.0},
+        }
+        world.use({"tickets": endpoint})
+        jobs: list[tuple[float, list[Any]]] = []
+
+        def create(_: web.Request) -> web.Response:
+            jobs.append((world.clock.monotonic() + 1200, list(world.vendor.lists["tickets"].values())))
+            world.vendor.put("tickets", 1, shifted(world.clock.now(), seconds=60), name="new")
+            world.vendor.routes[f"jobs/{len(jobs)}"] = poll
+            world.vendor.routes[f"jobs/{len(jobs)}/results"] = download
+            return world.vendor.answer({"job": {"id": len(jobs)}}, 201)
+
+        def poll(_: web.Request) -> web.Response:
+            done = world.clock.monotonic() >= jobs[-1][0]
+            return world.vendor.answer({"state": "JobComplete" if done else "InProgress"})
+
+        def download(_: web.Request) -> web.Response:
+            return world.vendor.answer(b"".join(msgspec.json.encode(one) + b"\n" for one in jobs[-1][1]))
+
+        world.vendor.routes["jobs"] = create
+        world.vendor.put("tickets", 1, shifted(START, seconds=-60), name="old")
+        await world.read()
+        assert (await world.row())["marks"]["fresh"] <= START
+        assert world.events[-1].observed_at <= START
+        await world.read()
+        assert [event.payload for event in world.events] != []
+        assert b"new" in bytes(world.events[-1].payload)  # type: ignore[arg-type]

@@ -313,6 +313,67 @@ async def test_a_sweep_reads_ids_where_they_are_listed() -> None:
         assert "/all/ids" in world.vendor.asked
 
 
+# -- a read that says too little --------------------------------------------------------------------------------------
+async def test_where_no_record_can_be_found_one_by_one_nothing_is_believed_to_be_gone() -> None:
+    async with opened() as world:
+        filled(world, 6)
+        await world.read()
+        world.clock.advance(60)
+        world.vendor.spoil = lambda request: (
+            answered(world.vendor.answer([{"id": number} for number in range(1, 5)]))  # two moved between pages
+            if "fields" in request.query
+            else answered(world.vendor.answer({"message": "no route"}, 404))  # a gateway, or a wrong path
+            if request.path.rpartition("/")[2].isdecimal()
+            else None
+        )
+        done = await world.read()
+        assert (done.deleted, len(world.heard(SweepSuspicious))) == (0, 1)
+        world.vendor.spoil = lambda _: None
+        world.vendor.drop("tickets", 2)
+        world.clock.advance(3_600)
+        assert (await world.read()).deleted == 1
+
+
+async def test_below_parents_whose_lists_are_suddenly_not_found_nothing_is_deleted() -> None:
+    async with opened() as world:
+        notes = {
+            **TICKETS,
+            "path": "tickets/{parent_id}/notes",
+            "parent": {"endpoint": "tickets"},
+            "deletes": {**SWEEP, "confirm": "notes/{record_id}"},
+        }
+        world.use({"tickets": PLAIN, "notes": notes})
+        filled(world, 4)
+        for ticket in range(1, 5):
+            world.vendor.put(f"tickets/{ticket}/notes", ticket, at(-600))
+            world.vendor.put("notes", ticket, at(-600))
+        await world.run()
+        world.clock.advance(60)
+        for path in ("tickets/4/notes", "notes"):
+            world.vendor.lists.pop(path)
+        assert (await world.run()).deleted == 0
+
+
+async def test_a_record_that_goes_away_while_it_is_looked_at_is_gone() -> None:
+    async with opened() as world:
+        world.use({"tickets": {**FLAGGED, "deletes": SWEEP}})
+        filled(world, 4)
+        await world.read()
+        world.clock.advance(60)
+        looks: list[str] = []
+
+        def fading(request: web.Request) -> Any:
+            if "fields" in request.query:
+                return answered(world.vendor.answer([{"id": 1}, {"id": 3}, {"id": 4}]))
+            if request.path == "/tickets/2":
+                looks.append(request.path)
+                return answered(world.vendor.answer({"id": 2, "active": True}, 200 if len(looks) == 1 else 404))
+            return None
+
+        world.vendor.spoil = fading
+        assert (await world.read()).deleted == 1
+
+
 async def test_one_list_of_ids_may_serve_what_hangs_from_many_parents() -> None:
     async with opened() as world:
         sweep = {"type": "sweep", "path": "notes", "params": {"fields": "id"}, "confirm": "notes/{record_id}"}

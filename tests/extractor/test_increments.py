@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.contracts.errors import RetryableError
 from services.contracts.times import shifted
-from tests.extractor.world import START, SWEEP, World, answered, opened
+from tests.extractor.world import NAMES, START, SWEEP, World, answered, opened
 from tests.fakes import Call, nothing
 
 USERS: dict[str, Any] = {
@@ -133,6 +133,22 @@ async def test_a_token_that_is_not_taken_any_more_means_that_all_is_read_and_not
         assert world.history(3)[-1][0] == "delete"
 
 
+async def test_a_full_read_keeps_the_token_that_tells_what_was_deleted_before_it() -> None:
+    async with opened() as world:
+        world.use({"users": USERS})
+        users = Delta(world)
+        users.put(1)
+        users.put(2)
+        await world.read()
+        world.clock.advance(60)
+        users.drop(2)
+        key = {"tenant_id": "acme", "service_endpoint": "desk#users"}
+        await world.rows.write(NAMES.last_updated, key, {"reread_asked_at": world.clock.now()})
+        assert (await world.read()).published == 1  # all that is there, again
+        await world.read()
+        assert world.history(2)[-1][0] == "delete"
+
+
 async def test_a_delta_walk_that_was_stopped_begins_again_with_its_token() -> None:
     async with opened() as world:
         world.use({"users": USERS})
@@ -196,6 +212,29 @@ async def test_each_parent_has_a_token_of_its_own() -> None:
             "/groups/1/delta",
             "/groups/2/delta?token=22",
         }
+
+
+async def test_a_cursor_that_no_longer_holds_is_given_up() -> None:
+    async with opened() as world:
+        scroll = {"type": "cursor", "path": "next", "param": "cursor", "lasts": True}
+        world.use({"users": {"path": "users", "record_id": "id", "records": "value", "pagination": scroll}})
+        era, failing = ["a"], [True]
+
+        def answer(request: web.Request) -> web.Response:
+            cursor = request.query.get("cursor")
+            if cursor is None:
+                return world.vendor.answer({"value": [{"id": 1}], "next": f"{era[0]}2"})
+            if failing or cursor != f"{era[0]}2":
+                return world.vendor.answer({"message": "what cursor?"}, 503 if failing else 400)
+            return world.vendor.answer({"value": [{"id": 2}]})
+
+        world.vendor.routes["users"] = answer
+        assert not (await world.run()).complete
+        failing.clear()
+        era[0] = "b"  # the vendor has forgotten
+        assert not (await world.run()).complete
+        assert (await world.read()).published == 1
+        assert {event.record_id for event in world.events} == {"1", "2"}
 
 
 # -- by id ------------------------------------------------------------------------------------------------------------

@@ -206,6 +206,19 @@ def test_the_last_record_may_be_the_cursor() -> None:
         advance(by_last, place, Turn(2, digest="y", cursor="7"))
 
 
+@pytest.mark.parametrize(
+    ("pagination", "turn"),
+    [
+        (CURSOR, Turn(2, digest="x", more=True)),
+        (CURSOR, Turn(2, digest="x", end=False)),
+        (Cursor(last="id", param="after"), Turn(2, digest="x")),  # its last record has none
+    ],
+)
+def test_where_there_is_more_a_missing_cursor_is_no_end(pagination: Cursor, turn: Turn) -> None:
+    with pytest.raises(RejectedError, match="no cursor"):
+        advance(pagination, Place(), turn)
+
+
 @pytest.mark.parametrize("pagination", [NextUrl("next", size_param="n", size=9), LinkHeader(size_param="n", size=9)])
 def test_an_address_is_followed_until_there_is_none(pagination: Pagination) -> None:
     assert ask(pagination, Place()).params == {"n": "9"}

@@ -163,8 +163,71 @@ def test_only_another_list_makes_a_walk_start_afresh() -> None:
     assert spec_of(integration({"a": {"interval_s": 7, "drop": ["x"], "title": "A"}}), "a").shape == shape
     assert spec_of(integration({"a": {"params": {"open": "true"}}}), "a").shape != shape
     assert spec_of(integration({"a": {"path": "b"}}), "a").shape != shape
+    assert spec_of(integration({"a": {"headers": {"X-Archived": "true"}}}), "a").shape != shape
     post = {"method": "POST", "body": {"type": "form", "fields": {"a": "b"}}}
     assert spec_of(integration({"a": post}), "a").shape != shape
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"fields": {"names": ["a"]}}, {"fields": {"names": ["a", "b"]}}),
+        (
+            {"incremental": {"type": "delta", "path": "t", "first": {"$select": "id"}}},
+            {"incremental": {"type": "delta", "path": "t", "first": {"$select": "id,mail"}}},
+        ),
+    ],
+)
+def test_a_field_that_is_asked_for_anew_is_read_of_every_record(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert spec_of(integration({"a": before}), "a").shape != spec_of(integration({"a": after}), "a").shape
+
+
+SINCE: dict[str, Any] = {"type": "time", "clause": "t > {since}"}
+BELOW: dict[str, Any] = {"path": "a", "parent": {"endpoint": "b"}}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        {**BELOW, "incremental": SINCE | {"clause": "b = {parent_id} and t > {since}"}},
+        {**BELOW, "incremental": SINCE | {"params": {"b": "{parent_id}"}}},
+        {**BELOW, "incremental": SINCE, "params": {"where": "b = {parent_id} and t > {since}"}},
+        {"incremental": SINCE, "headers": {"X-Ask": "{account_id};{since}"}},
+        {**BELOW, "params": {"where": "board = {board} and b = {parent_id}"}},
+        {**BELOW, "method": "POST", "body": {"type": "json", "value": {"q": ["b = {parent_id} {cursor}"]}}},
+        {
+            **BELOW,
+            "pagination": {"type": "keyset", "key": "id", "clause": "b = {parent_id} and id > {after}", "start": None},
+        },
+    ],
+)
+def test_whose_records_are_asked_for_is_never_left_out_together_with_a_time(endpoint: dict[str, Any]) -> None:
+    credentials = {"board": {"title": "Board", "required": False}}
+    with pytest.raises(UsageError, match="leaves out"):
+        spec_of(integration({"a": endpoint, "b": {}}, filter={"param": "q"}, credentials=credentials), "a")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        {**BELOW, "incremental": SINCE, "params": {"b": "{parent_id}"}},
+        {**BELOW, "pagination": {"type": "keyset", "key": "id", "clause": "b = {parent_id} and id > {after}"}},
+        {
+            **BELOW,
+            "pagination": {"type": "time_window", "cap": 9},
+            "incremental": {"type": "time", "params": {"q": "b:{parent_id} t>{since} t<{until}"}},
+        },
+    ],
+)
+def test_what_is_sent_every_time_may_say_whose_records_are_asked_for(endpoint: dict[str, Any]) -> None:
+    assert spec_of(integration({"a": endpoint, "b": {}}, filter={"param": "q"}), "a").shape
+
+
+def test_a_sweep_sends_what_goes_with_every_list() -> None:
+    swept = {"deletes": {"type": "sweep", "path": "ids", "params": {"n": "1"}}}
+    spec = spec_of(integration({"a": swept}, params={"company": "{account_id}"}), "a")
+    assert spec.for_sweep is not None
+    assert spec.for_sweep.params == {"company": "{account_id}", "n": "1"}
 
 
 def test_every_shipped_integration_can_be_read() -> None:

@@ -61,6 +61,13 @@ def test_a_value_is_found_by_its_path() -> None:
     assert value_at(data, ("a", "b", "1", "c")) == b"1.50"
 
 
+def test_a_path_that_leads_nowhere_is_tried_as_one_key() -> None:
+    data = b'{"@odata.nextLink":"x","a":{"b":1},"a.b":2,"c":3,"c.d":4,"e":{"f.g":5}}'
+    paths = tuple(map(split_path, ("@odata.nextLink", "a.b", "c.d", "e.f.g", "no.way")))
+    assert values_at(data, paths) == [b'"x"', b"1", b"4", None, None]
+    assert [value_at(data, path) for path in paths] == [b'"x"', b"1", b"4", None, None]
+
+
 PATHS = st.lists(st.lists(KEYS | st.sampled_from(["0", "1"]), max_size=3).map(tuple), max_size=6).map(tuple)
 
 

@@ -309,6 +309,8 @@ def test_fields_are_asked_for_in_groups_that_can_be_joined() -> None:
     assert needed == ("Id", "SystemModstamp")
     assert in_parts(names, needed, 5) == [tuple(names)]
     assert in_parts(names, needed, 4) == [(*needed, "A", "B"), (*needed, "C")]
+    flagged = Rules((("Id",),), deleted_when=ConditionRule(("IsDeleted",), frozenset({"true"})))
+    assert needed_names(["Id", "A", "IsDeleted"], flagged) == ("Id", "IsDeleted")
     assert needed_names(["hs_lastmodified"], Rules((("id",),), updated_at=("properties", "hs_lastmodified"))) == (
         "hs_lastmodified",
     )

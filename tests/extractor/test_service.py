@@ -24,6 +24,7 @@ from services.runtime.runtime import Runtime
 from tests.extractor.world import NAMES, START, SWEEP, TICKETS, World, opened
 
 INTERVAL_S = 60.0
+SWEEP_S = 3600.0
 
 
 @asynccontextmanager
@@ -315,7 +316,7 @@ async def test_a_restored_record_that_vanished_while_it_was_looked_for_is_looked
         filled(world)
         await until(world, lambda: len(world.events) == 3)
         world.vendor.drop("tickets", 2)
-        await until(world, lambda: ops(world, 2) == ["upsert", "delete"], 2 * SWEEP["interval_s"])
+        await until(world, lambda: ops(world, 2) == ["upsert", "delete"], 2 * SWEEP_S)
         shown: list[str] = []
 
         def spoil(request: web.Request) -> None:
@@ -327,8 +328,8 @@ async def test_a_restored_record_that_vanished_while_it_was_looked_for_is_looked
                 world.vendor.lists["tickets"].pop(2, None)
 
         world.vendor.spoil = spoil
-        await until(world, lambda: 2 not in world.vendor.lists["tickets"] and len(shown) > 0, 2 * SWEEP["interval_s"])
+        await until(world, lambda: 2 not in world.vendor.lists["tickets"] and len(shown) > 0, 2 * SWEEP_S)
         await world.clock.sleep(10)
         world.vendor.spoil = lambda _: None
         filled(world)  # back for good, still under its old stamp
-        await until(world, lambda: ops(world, 2)[-1] == "upsert", 3 * SWEEP["interval_s"])
+        await until(world, lambda: ops(world, 2)[-1] == "upsert", 3 * SWEEP_S)

@@ -568,6 +568,25 @@ def test_windows_of_time_follow_one_another_up_to_now() -> None:
         assert shifted(f"{until[:19]}.000000Z", seconds=-1)[:19] == since[:19]
 
 
+def test_a_sweep_sees_what_moves_ahead_of_it_and_what_a_clock_ahead_of_ours_stamps() -> None:
+    vendor = Vendor(in_windows)
+    vendor.put(1, shifted(START, seconds=600))  # their clock
+    vendor.put(2, shifted(START, seconds=-600))
+
+    def change() -> None:
+        vendor.clock.advance(1)
+        vendor.put(2)
+
+    vendor.between = change
+    world = World(vendor, **KINDS["time_window"][1])
+
+    async def swept() -> set[str]:
+        steps = walk(world, read_ids, sweep=True)
+        return {record_id async for step in steps for record_id in step.got.value.ids}
+
+    assert asyncio.run(swept()) == {"1", "2"}
+
+
 def test_the_last_page_of_a_delta_read_holds_the_next_token() -> None:
     def delta(_: Vendor, asked: Asked) -> Any:
         if "cursor" in asked.query:
@@ -585,6 +604,31 @@ def test_the_last_page_of_a_delta_read_holds_the_next_token() -> None:
     assert [step.got.value.turn.token for step in steps] == [None, f"{HOST}/api/tickets?token=t2"]
     world.read(token=steps[-1].got.value.turn.token)
     assert [asked.query for asked in vendor.asked] == [{"full": "1"}, {"cursor": "c"}, {"token": "t2"}, {"cursor": "c"}]
+
+
+def test_what_the_first_page_of_a_delta_read_asks_for_its_cursor_knows() -> None:
+    def delta(_: Vendor, asked: Asked) -> Any:
+        return {
+            "items": [{"id": 1 + len(asked.query.get("cursor", ""))}],
+            "cursor": "c",
+            "end": "cursor" in asked.query,
+        }
+
+    endpoint = {
+        "pagination": {"type": "cursor", "path": "cursor", "end": "end"},
+        "incremental": {"type": "delta", "path": "cursor", "param": "cursor", "first": {"start": "0"}},
+    }
+    vendor = Vendor(delta)
+    World(vendor, **endpoint).read()
+    assert [asked.query for asked in vendor.asked] == [{"start": "0"}, {"cursor": "c"}]
+
+
+def test_a_delta_read_that_found_nothing_needs_no_token() -> None:
+    incremental = {"type": "delta", "path": "cursor", "param": "cursor"}
+    world = World(Vendor(lambda *_: {"items": [], "cursor": None}), incremental=incremental)
+    assert [step.got.value.turn.token for step in world.read()] == [None]
+    with pytest.raises(RetryableError):
+        world.read(token="t1")
 
 
 # -- fields asked for in several requests -----------------------------------------------------------------------------
@@ -628,6 +672,13 @@ def test_a_long_list_of_fields_is_asked_for_in_parts_and_joined() -> None:
     assert record == {"id": 1, "updated": record["updated"], **{f"f{number}": f"f{number}@1" for number in range(5)}}
     world.read()
     assert [asked.path for asked in vendor.asked].count("tickets/describe") == 1
+
+
+def test_where_no_field_is_described_nothing_is_asked_for_instead() -> None:
+    endpoint = {"params": {"fields": "{fields}"}, "fields": {"describe": "tickets/describe", "records": "fields"}}
+    vendor = Vendor(lambda _, asked: {"fields": []} if asked.path == "tickets/describe" else {"items": [{"id": 1}]})
+    with pytest.raises(RetryableError, match="no field"):
+        World(vendor, **endpoint).read()
 
 
 def test_fields_are_described_anew_after_a_while_and_after_a_refusal() -> None:

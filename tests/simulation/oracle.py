@@ -6,7 +6,7 @@ I5 one owner per epoch, positions only forward. (I4 and I6 are judged where the 
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -197,6 +197,16 @@ def _judge_files(world: World, logs: Logs) -> Iterator[Finding]:
     ]
     expected = {_observed(event) for event in logs.canonical}
     yield from _compared("in canonical/", expected, {_observed(event) for event in canonical})
+
+
+def repeated(events: Sequence[CanonicalEvent]) -> int:
+    """How many observations of a file were in it before: equal in all but advice. What saw it is part of an
+    observation: a deletion published again after a gap has another source, and stands beside the first."""
+    seen = {
+        msgspec.json.encode(msgspec.structs.replace(event, label="unknown", previous_from=None, changed={}))
+        for event in events
+    }
+    return len(events) - len(seen)
 
 
 def parts(world: World) -> list[str]:

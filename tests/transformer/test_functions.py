@@ -57,6 +57,8 @@ def test_a_function_does_what_it_is_named_after(name: str, values: list[Any], ex
         ("names", "bug"),
         ("default_phone", "555"),
         ("fax_phone", {}),
+        ("real_time", {}),
+        ("positive", "none"),
     ],
 )
 def test_a_function_says_what_it_cannot_use(name: str, value: Any) -> None:
@@ -85,3 +87,15 @@ def test_a_telephone_in_parts_is_joined() -> None:
     assert FUNCTIONS["default_phone"]([fax, default]) == "61 02 9999 9999"
     assert FUNCTIONS["fax_phone"]([fax, default]) == "1234"
     assert [FUNCTIONS["default_phone"]([fax]), FUNCTIONS["fax_phone"](None)] == [None, None]
+
+
+def test_a_time_that_only_fills_a_column_is_none() -> None:
+    real = FUNCTIONS["real_time"]
+    assert real("1900-01-01T00:00:00", None, "2026-01-31T12:00:00", "2027-01-01") == "2026-01-31T12:00:00"
+    assert [real("0001-01-01T00:00:00"), real("1899-12-30T00:00:00", ""), real(None)] == [None, None, None]
+
+
+def test_an_id_of_0_or_less_is_none() -> None:
+    positive = FUNCTIONS["positive"]
+    assert positive(None, 0, -1, 7, 8) == "7"
+    assert [positive(0), positive("-1"), positive(None)] == [None, None, None]

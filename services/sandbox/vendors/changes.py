@@ -7,6 +7,7 @@ from typing import Any, Final
 from services.sandbox.vendors.store import Collection, Draw, Row, Store, deep_copy, paths_of, value_at
 
 RECENT_S: Final = 120.0  # a stamp goes back only a little: what no reader could notice is nobody's test
+HUGE_MIN: Final = 1_000_000
 BACK_S: Final = 60.0
 
 
@@ -139,7 +140,7 @@ class Changes:
         """Huge records become ordinary ones."""
         for name, made in self._store.collections.items():
             for row in self._store.rows(name):
-                if len(str(value_at(row.content, made.text))) > 1_000_000:
+                if _is_huge(made, row):
                     self._store.update(name, row.id, changes={made.text: "small again"})
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -156,8 +157,11 @@ class Changes:
         return self._store.find(made.parent, row.parent) if made.parent is not None else None
 
     def _settled(self, collection: str) -> list[Row]:
-        """Living records of which no version waits to be seen."""
-        return [row for row in self._store.rows(collection) if not self._store.waiting(collection, row.id)]
+        """Living records of which no version waits to be seen; without those too large to be read, which stay as they
+        are until they shrink: nobody could read what became of them."""
+        made = self._store.collections[collection]
+        rows = [row for row in self._store.rows(collection) if not self._store.waiting(collection, row.id)]
+        return [row for row in rows if not _is_huge(made, row)]
 
     def _pick(self, collection: str, *, deleting: bool = False) -> Row | None:
         rows = self._settled(collection)
@@ -168,6 +172,10 @@ class Changes:
     def _counted(self) -> bool:
         self.count += 1
         return True
+
+
+def _is_huge(made: Collection, row: Row) -> bool:
+    return len(str(value_at(row.content, made.text))) > HUGE_MIN
 
 
 def _touches(path: str, kept: str) -> bool:

@@ -522,8 +522,8 @@ class _State(msgspec.Struct, frozen=True):
 
 
 def _delta(store: Store, request: Request, listing: Listing) -> Answer:
-    """A page of a round: of all that is there, or of what became of records since the token. What a round showed last
-    is shown once more by the next (a replay)."""
+    """A page of a round: of all that is there, or of what became of records since the token. What changed last is shown
+    once more by the next round (a replay)."""
     _check_parameters(request, {"$select", "$skiptoken", "$deltatoken"})
     state = _state(store, request)
     rows = [
@@ -543,7 +543,8 @@ def _delta(store: Store, request: Request, listing: Listing) -> Answer:
         following = request.url(**{"$deltatoken": None, "$select": None, "$skiptoken": token})
         links = {"@odata.nextLink": following}
     else:
-        replayed = max(0, store.position - 1)
+        shown_last = store.log(listing.collection)[-1:]
+        replayed = shown_last[0].position - 1 if shown_last else 0
         token = store.keep(_State(replayed, state.began, known, fresh=True))
         following, links = "", {"@odata.deltaLink": request.url(**_only("$deltatoken", token))}
     listed = shown(

@@ -36,17 +36,19 @@ FIRST_ID: Final = 35_436
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A list: its path, the collection, the name of the list in the answer; whether it takes `page[size]`."""
+    """A list: its path, the collection, the name of the list in the answer; whether it takes `page[size]`. `whole`: its
+    records are as their export shows them, which adds when they were deleted."""
 
     path: str
     collection: str
     key: str
     by_cursor: bool = True
+    whole: bool = True
 
 
 _LISTINGS: Final = (
     Listing("users", "agents", "users"),
-    Listing("organizations", "organizations", "organizations"),
+    Listing("organizations", "organizations", "organizations", whole=False),
     Listing("groups", "groups", "groups"),
     Listing("group_memberships", "group_memberships", "group_memberships"),
     Listing("organization_memberships", "organization_memberships", "organization_memberships"),
@@ -176,15 +178,37 @@ def _audit_log(draw: Draw) -> dict[str, Any]:
     }
 
 
-def _membership(of: str) -> Callable[[Draw], dict[str, Any]]:
-    def make(draw: Draw) -> dict[str, Any]:
-        return {"user_id": draw.of("agents"), f"{of}_id": draw.of(f"{of}s"), "default": draw.flag(), "note": "member"}
+def _group_membership(draw: Draw) -> dict[str, Any]:
+    return {
+        "url": f"https://acme.zendesk.com/api/v2/group_memberships/{draw.id}",
+        "user_id": draw.of("agents"),
+        "group_id": draw.of("groups"),
+        "default": draw.flag(),
+    }
 
-    return make
+
+def _organization_membership(draw: Draw) -> dict[str, Any]:
+    return {
+        "organization_name": draw.one_of("Contoso", "Fabrikam"),
+        "user_id": draw.of("users"),
+        "organization_id": draw.of("organizations"),
+        "default": draw.flag(),
+        "view_tickets": draw.flag(),
+    }
+
+
+def _ticket_field(draw: Draw) -> dict[str, Any]:
+    return {
+        "title": f"{draw.one_of('Colour', 'Floor')} {draw.number}",
+        "type": draw.one_of("text", "tagger"),
+        "active": draw.flag(0.9),
+        "required": draw.flag(0.2),
+        "position": draw.number,
+    }
 
 
 def _named(name: str, **fixed: Any) -> Callable[[Draw], dict[str, Any]]:
-    return lambda draw: {name: f"{draw.one_of('Gold', 'Blue')} {draw.number}", "active": draw.flag(0.9), **fixed}
+    return lambda draw: {name: f"{draw.one_of('Gold', 'Blue')} {draw.number}", "default": draw.flag(0.2), **fixed}
 
 
 def _ids(number: int, _: Random) -> int:
@@ -213,10 +237,10 @@ COLLECTIONS: Final = (
     ),
     Collection("ticket_events", _ticket_event, text="via", ids=_ids, created="created_at", log=True, size=16),
     Collection("ticket_metric_events", _metric_event, text="metric", ids=_ids, created="time", log=True, size=16),
-    Collection("group_memberships", _membership("group"), text="note", size=6, **_KEPT),
-    Collection("organization_memberships", _membership("organization"), text="note", size=6, **_KEPT),
-    Collection("ticket_fields", _named("title", type="text"), text="title", size=6, **_KEPT),
-    Collection("ticket_forms", _named("name", default=False), text="name", size=3, **_KEPT),
+    Collection("group_memberships", _group_membership, text="url", size=6, **_KEPT),
+    Collection("organization_memberships", _organization_membership, text="organization_name", size=6, **_KEPT),
+    Collection("ticket_fields", _ticket_field, text="title", size=6, **_KEPT),
+    Collection("ticket_forms", _named("name", active=True), text="name", size=3, **_KEPT),
     Collection("custom_statuses", _named("agent_label", status_category="open"), text="agent_label", size=4, **_KEPT),
     Collection(
         "sla_policies",
@@ -382,7 +406,7 @@ def _listed(
     cut = by_key(rows, key, place, size)
     cursor = sealed(key(cut.rows[-1])) if cut.rows else after
     following = request.url(**{"page[after]": cursor}) if cut.more else ""
-    listed = shown(cut.rows, collection=listing.collection, more=cut.more, following=following)
+    listed = shown(cut.rows, collection=listing.collection, whole=listing.whole, more=cut.more, following=following)
     meta = {"has_more": cut.more, "after_cursor": cursor, "before_cursor": None}
     return _with_links(listing, listed, {"meta": meta, "links": {"next": following or None, "prev": None}})
 
@@ -392,7 +416,7 @@ def _by_number(request: Request, listing: Listing, rows: Sequence[Row]) -> Answe
     size = number_in(request.query, "per_page", PAGE_SIZE, least=1, most=PAGE_SIZE)
     cut = by_offset(rows, (page - 1) * size, size)
     following = request.url(page=page + 1) if cut.more else ""
-    listed = shown(cut.rows, collection=listing.collection, more=cut.more, following=following)
+    listed = shown(cut.rows, collection=listing.collection, whole=listing.whole, more=cut.more, following=following)
     around = {"next_page": following or None, "previous_page": None, "count": cut.total}
     return _with_links(listing, listed, around)
 
