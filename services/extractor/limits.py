@@ -31,6 +31,7 @@ TOLD_SHARE: Final = 0.8  # of what is told to all who share a credential: the pa
 SKEW_MAX_S: Final = 300.0  # two workers' clocks may be apart by so much
 RESET_TICK_S: Final = 1.5  # resets told in whole seconds, of one window
 ROUNDING: Final = 1e-6  # of costs added up
+SHORTEST_CALL_S: Final = 0.1  # nobody answers over the internet in less: what a dead owner can have asked for at most
 WAIT_MIN_S: Final = 1e-3  # a wait that rounding makes nothing would be a busy loop
 _NUMBER: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)")
 
@@ -112,9 +113,10 @@ class Told(msgspec.Struct):
 
 class Budget(msgspec.Struct):
     """All quotas of one customer, what its vendor told (one per kind of header), and until when nobody may ask.
-    `under_way`: the cost of calls that have not ended."""
+    `at_once`: calls at a time; `under_way`: the cost of those that have not ended."""
 
     share: float
+    at_once: int
     gauges: list[Gauge]
     headers: list[LimitHeaders]
     told: list[Told]
@@ -133,7 +135,7 @@ def budget_of(limits: Limits) -> Budget:
     quotas = [Quota(limits.requests, limits.window_s), *limits.quotas]
     told = [Told() for _ in limits.headers]
     share = limits.share if limits.per == "account" else max(limits.share, TOLD_SHARE)
-    return Budget(share, [_gauge(quota, limits.share) for quota in quotas], limits.headers, told)
+    return Budget(share, limits.concurrency, [_gauge(quota, limits.share) for quota in quotas], limits.headers, told)
 
 
 def _gauge(quota: Quota, part: float) -> Gauge:
@@ -294,7 +296,10 @@ def resume(budget: Budget, told: str | None, now: float, at: UtcTime, *, unknown
             gauge.ended.append(Slot(now - past_s - age_s, now - past_s - age_s, float(cost)))
         if unknown_s > 0:
             # Besides what was told: room may have come free meanwhile, and been used.
-            gauge.note(now - past_s, min(_most_in(unknown_s, other) for other in _alike(budget, gauge)))
+            most = min(_most_in(unknown_s, other) for other in _alike(budget, gauge))
+            if gauge.unit == "requests" and (former is not None or not told):
+                most = min(most, budget.at_once * (unknown_s / SHORTEST_CALL_S + 1))
+            gauge.note(now - past_s, most)
 
 
 def _read(told: str | None) -> Used | None:

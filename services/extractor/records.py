@@ -190,10 +190,12 @@ def read_page(answer: Answer, rules: Rules, observed_at: UtcTime) -> RecordPage:
     records: list[VendorRecord] = []
     for item in opened.items:
         if len(item) > RECORD_BYTES_MAX:
-            what = f"{len(item)} bytes, more than {RECORD_BYTES_MAX}"
-            bad.append(BadRecord("too_large", what, _without_dropped(item, rules)))
-            found.note(_Parts(values_at(item, paths), rules), rules, item)
-            continue
+            parts = _Parts(values_at(item, paths), rules)
+            if not parts.deleted:  # a deletion is published without the record
+                what = f"{len(item)} bytes, more than {RECORD_BYTES_MAX}"
+                bad.append(BadRecord("too_large", what, _without_dropped(item, rules)))
+                found.note(parts, rules, item)
+                continue
         record = _read_record(item, rules, paths, latest_at, found)
         if isinstance(record, VendorRecord):
             records.append(record)

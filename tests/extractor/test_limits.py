@@ -255,6 +255,15 @@ def test_of_an_owner_that_died_all_is_counted_that_it_can_have_asked_for() -> No
     assert 0.06 < fullness(later, 60.0) < 0.07  # of a day, not all of it
 
 
+def test_a_death_does_not_cost_the_quota_of_an_hour() -> None:
+    hourly = Limits(requests=10_000, window_s=3_600, share=0.5, concurrency=4)
+    former = budget_of(hourly)
+    assert [ask(former, 0.0) for _ in range(1_000)] == [0.0] * 1_000
+    later = budget_of(hourly)
+    resume(later, used(former, 0.0, AT), 0.0, AT, unknown_s=10.0)
+    assert 3_000 < taken(later, 0.0) < 4_000  # four at a time, in ten seconds: some hundreds
+
+
 def test_what_cannot_be_read_is_taken_for_a_budget_used_up_just_now() -> None:
     budget = budget_of(Limits(requests=10, share=1))
     resume(budget, "[]", 0.0, AT)
