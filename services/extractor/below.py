@@ -20,7 +20,8 @@ STATE_BYTES = 8
 
 
 class Upper(msgspec.Struct, frozen=True):
-    """A parent to read below: `values` for the child's templates, `key` to know it by, `state` to see that it changed.
+    """A parent to read below: `values` for the child's templates, `key` to know it by, `state` to see that it changed,
+    `changed_at` when it last did, or was found to ("": nobody asks).
 
     Shape: `key` is the value of `Parent.path`, with `Parent.values` a JSON array of it and them.
     """
@@ -28,6 +29,7 @@ class Upper(msgspec.Struct, frozen=True):
     key: str
     values: dict[str, str]
     state: bytes = b""
+    changed_at: UtcTime = ""
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -62,8 +64,11 @@ def uppers(
             continue
         key = msgspec.json.encode(list(values.values())).decode() if inherits else own
         known = found.get(key)
-        state = _state(entry, known.state if known is not None else b"") if parent.when_changed else b""
-        found[key] = Upper(key, values, state)
+        state, changed_at = b"", ""
+        if parent.when_changed:
+            state = _state(entry, known.state if known is not None else b"")
+            changed_at = max(entry.effective_at, known.changed_at if known is not None else "")
+        found[key] = Upper(key, values, state, changed_at)
     return {key: found[key] for key in sorted(found)}
 
 
@@ -72,9 +77,10 @@ def _state(entry: Entry, others: bytes) -> bytes:
     return hashlib.blake2b(told, digest_size=STATE_BYTES).digest()
 
 
-def lag_s(increments: Iterable[Increment | None]) -> float:
-    """Seconds after which neither the child nor its parent shows anything late."""
-    return max((one.lag_s for one in increments if isinstance(one, SinceTime | SinceId)), default=0.0)
+def lag_s(increments: Iterable[Increment | None], tick_s: float) -> float:
+    """Seconds after which neither the child nor its parent shows anything late: a tick at least, for until then the
+    parent may change again under the same stamp."""
+    return max((one.lag_s for one in increments if isinstance(one, SinceTime | SinceId)), default=0.0) + tick_s
 
 
 def all_due(parent: Parent, below_all_at: UtcTime | None, now: UtcTime) -> bool:
@@ -139,4 +145,5 @@ def read_below(
     if not parent.when_changed:
         return Below(reached=reached)
     since = before.since if before is not None and before.parent == upper.state else None
-    return Below(upper.state, since or began_at, began_at, reached)
+    # What changed long before it was read below has settled, and is not read once more.
+    return Below(upper.state, since or min(began_at, upper.changed_at or began_at), began_at, reached)

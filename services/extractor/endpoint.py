@@ -300,7 +300,7 @@ class EndpointWork:
     @property
     def _lag_s(self) -> float:
         above = self.parent.spec.incremental if self.parent is not None else None
-        return lag_s([self.spec.incremental, above])
+        return lag_s([self.spec.incremental, above], self.spec.tick_s)
 
     async def _pause(self, planned: Pass | Walk, started_at: UtcTime, place: Place, parent: str | None) -> bool:
         """Between two pages: note where we are, save now and then. True when we are to stop here."""

@@ -104,6 +104,11 @@ def names(items: Any) -> list[str] | None:
     return [text_of(name) for name in found if name is not None]
 
 
+def first_line(text: Any) -> str | None:
+    """The first line of a text: the subject of a commit."""
+    return None if text is None else text_of(text).partition("\n")[0].rstrip("\r") or None
+
+
 def last_two_steps(address: Any) -> str | None:
     """The last two steps of the path of an address: `acme/web` of `https://api.example.com/repos/acme/web`."""
     if address is None:
@@ -151,6 +156,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         default_email,
         json_array,
         names,
+        first_line,
         last_two_steps,
         default_phone,
         fax_phone,

@@ -138,6 +138,17 @@ async def test_inactive_records_are_read_too() -> None:
         assert {(row.collection, row.id) for row in [*hidden, *disabled]} <= read
 
 
+@pytest.mark.parametrize(("typed", "query"), [({}, {}), ({"tenant": "acme"}, {"tenant": "acme"})])
+async def test_a_tenant_is_named_to_the_token_endpoint_where_there_is_one(
+    typed: dict[str, str], query: dict[str, str]
+) -> None:
+    named = replace(DIALECT, credentials=lambda store: {**DIALECT.credentials(store), **typed})
+    async with opened(named, reading("statuses")) as world:
+        assert (await world.run_once()).complete
+        tokens = [one.request for one in world.hostility.served if one.request.path == "/auth/token"]
+        assert [(request.query, request.form["scope"]) for request in tokens] == [(query, "all")]
+
+
 async def test_every_answer_and_every_request_is_as_described() -> None:
     found = await held_against("halopsa", "halopsa.json", prefix="/api")
     assert found.answers >= 100

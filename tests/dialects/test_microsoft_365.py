@@ -14,10 +14,12 @@ from services.contracts.integration import Integration
 from services.sandbox.vendors.access import tokens_of
 from services.sandbox.vendors.dialect import Answer, RefusedError, Request, answered
 from services.sandbox.vendors.microsoft_365 import (
+    BASE,
     CLIENT_ID,
     CLIENT_SECRET,
     DIALECT,
     GRAPH,
+    LISTINGS,
     LOGIN,
     SCOPE,
     TENANT,
@@ -168,7 +170,9 @@ async def test_every_answer_and_every_request_is_as_described() -> None:
     """`@removed` is an annotation, which the types do not name (delta-query-overview)."""
     found = await held_against("microsoft_365", "microsoft_365.json", prefix="/v1.0")
     assert found.answers >= 40
-    assert set(found.unknown) == {f"POST /{TENANT}/oauth2/v2.0/token"}
+    singles = {f"GET {BASE}{listing.path}" for listing in LISTINGS}  # whose single records are not described
+    unknown = {name for name in found.unknown if name.rpartition("/")[0] not in singles}
+    assert unknown == {f"POST /{TENANT}/oauth2/v2.0/token"}
     kinds = ("users", "groups", "devices", "contacts")
     assert set(found.differences()) <= {f"answer /{kind}/delta() value.*.@removed" for kind in kinds}
 

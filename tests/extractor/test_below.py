@@ -84,6 +84,8 @@ def test_only_changed_parents_are_due_and_once_more_when_what_shows_late_has_sho
     settled = read_below(upper, first, LIVE, CHANGED, Reached(), at(301), SINCE)
     assert settled == Below(b"new", at(0), at(301))
     assert not due(upper, settled, LIVE, at(9_000), 300)
+    old = Upper("a", {}, b"new", at(-9_000))
+    assert not due(old, read_below(old, None, LIVE, CHANGED, Reached(), at(0), SINCE), LIVE, at(9_000), 300)
 
 
 def test_everything_is_due_now_and_then() -> None:
@@ -103,5 +105,5 @@ def test_where_nobody_asks_nothing_but_that_it_was_read_is_remembered() -> None:
 
 
 def test_the_longer_lag_counts() -> None:
-    assert lag_s([SINCE, SinceId(lag_s=900), DeltaToken("t"), None]) == 900
-    assert lag_s([None]) == 0
+    assert lag_s([SINCE, SinceId(lag_s=900), DeltaToken("t"), None], 1.0) == 901
+    assert lag_s([None], 1.0) == 1  # until then it may change again under the same stamp

@@ -52,7 +52,7 @@ class Listing(msgspec.Struct, frozen=True):
     counted: Reports = "directory"
 
 
-_LISTINGS: Final = (
+LISTINGS: Final = (
     Listing("users", "users", delta=True),
     Listing("groups", "groups", delta=True),
     Listing("devices", "devices", delta=True),
@@ -74,7 +74,7 @@ _LISTINGS: Final = (
     Listing("contracts", "contracts"),
     Listing("reports/authenticationMethods/userRegistrationDetails", "registration_details", counted="reports"),
 )
-_BY_PATH: Final = {listing.path: listing for listing in _LISTINGS}
+_BY_PATH: Final = {listing.path: listing for listing in LISTINGS}
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

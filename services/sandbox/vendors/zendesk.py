@@ -46,7 +46,7 @@ class Listing(msgspec.Struct, frozen=True):
     whole: bool = True
 
 
-_LISTINGS: Final = (
+LISTINGS: Final = (
     Listing("users", "agents", "users"),
     Listing("organizations", "organizations", "organizations", whole=False),
     Listing("groups", "groups", "groups"),
@@ -61,7 +61,7 @@ _LISTINGS: Final = (
     Listing("slas/policies", "sla_policies", "sla_policies", by_cursor=False),
 )
 _TICKETS: Final = Listing("tickets", "tickets", "tickets")
-_BY_PATH: Final = {listing.path: listing for listing in _LISTINGS}
+_BY_PATH: Final = {listing.path: listing for listing in LISTINGS}
 _TIMED: Final = ("organizations", "ticket_events", "ticket_metric_events")
 _TAKEN: Final[Mapping[str, frozenset[str]]] = {
     "users": frozenset({"role[]", "role"}),
