@@ -75,6 +75,8 @@ async def sweep(family: Family) -> bool:
         return False
     try:
         await _act(family, findings, ids.seen, began_at)
+    except ThrottledError:
+        raise
     except (RetryableError, RejectedError) as err:
         await member.failed(err)
         return False

@@ -21,7 +21,7 @@ from services.extractor.service import run
 from services.extractor.tenants import RECONNECT_S
 from services.extractor.unit import LEASE_SCOPE
 from services.runtime.runtime import Runtime
-from tests.extractor.world import NAMES, START, SWEEP, TICKETS, World, opened
+from tests.extractor.world import NAMES, START, SWEEP, TICKETS, World, answered, opened
 
 INTERVAL_S = 60.0
 SWEEP_S = 3600.0
@@ -102,6 +102,22 @@ async def test_a_record_that_shows_late_is_caught_by_the_settle_pass() -> None:
             world.vendor.put("tickets", 9, name="late")
             world.vendor.visible_at["tickets", 9] = shifted(world.clock.now(), seconds=90)
             await until(world, lambda: len(world.events) == 4, seconds_max=700)
+
+
+async def test_a_sweep_that_is_asked_to_slow_down_is_no_failure() -> None:
+    async with opened() as world, running(world):
+        filled(world)
+        await until(world, lambda: len(world.events) == 3)
+
+        def busy(request: web.Request) -> Any:
+            single = request.path.rpartition("/")[2].isdecimal()
+            return answered(world.vendor.answer(b"", 429, **{"Retry-After": "7200"})) if single else None
+
+        world.vendor.spoil = busy
+        world.vendor.drop("tickets", 3)
+        await until(world, lambda: "/tickets/3" in world.vendor.asked, SWEEP_S + 600)
+        await world.clock.sleep(5)
+        assert not world.heard(EndpointFailed)
 
 
 async def test_a_deletion_is_found_by_the_next_sweep() -> None:
