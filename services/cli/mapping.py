@@ -18,7 +18,7 @@ from services.contracts.integration import Endpoint, Integration
 from services.contracts.mapping_files import MappingFiles, Problem, json_schema
 from services.contracts.reading import DeltaToken, NoIncremental, SinceId, SinceTime, Sweep
 from services.contracts.schema import CanonicalTable, Name
-from services.runtime.mapping_files import load_mappings
+from services.runtime.mapping_files import check_folder, load_mappings
 
 app = typer.Typer(help="The mapping files: list, show, new, validate, conform, schema.", no_args_is_help=False)
 
@@ -282,8 +282,7 @@ def validate(
 
     Each with its file and JSON path, what was expected, and what was probably meant. Exit code 1 if there is one.
     """
-    if mappings is not None and not mappings.is_dir():
-        raise UsageError(f"{mappings} is not a folder", where="--mappings")
+    check_folder(mappings)
     problems, checked = problems_of(mappings, files or [])
     _show_problems(screen, problems)
     if problems:

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from services.cli.ages import rough
 from services.cli.connections import connection
-from services.cli.options import MappingsFolder, command
+from services.cli.options import MappingsFolder, Service, TenantId, command
 from services.cli.screen import Screen
-from services.cli.spelling import plain
+from services.cli.spelling import listed, plain
 from services.cli.tenants import services
 from services.cli.world import Place, open_world, run
 from services.contracts.errors import UsageError
@@ -47,20 +47,21 @@ class Wanted(msgspec.Struct, frozen=True):
     endpoint: str
     interval_s: float | None
     enabled: bool
+    read_for: list[str] = []  # endpoints that hang from one that is switched off, for which it is read all the same
 
 
 @command(
     services,
     "set",
-    "avesa services set acme-msp connectwise --endpoint tickets --interval 30",
-    "avesa services set acme-msp connectwise --endpoint audit_trail --off",
-    "avesa services set acme-msp connectwise --interval default",
+    "avesa services set --tenant-id acme-msp --service connectwise --endpoint tickets --interval 30",
+    "avesa services set --tenant-id acme-msp --service connectwise --endpoint time_sheets --off",
+    "avesa services set --tenant-id acme-msp --service connectwise --interval default",
 )
 def set_(
     screen: Screen,
     place: Place,
-    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant, such as acme-msp.")],
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="The service, such as connectwise.")],
+    tenant_id: TenantId,
+    service: Service,
     endpoint: Annotated[
         str | None, typer.Option("--endpoint", metavar="ENDPOINT", help="This endpoint; without it the whole service.")
     ] = None,
@@ -121,7 +122,20 @@ async def _set(runtime: "Runtime", row: "TenantService", integration: Integratio
     held = {key: _attributes(one) for key, one in overrides.items() if one.interval_s or one.enabled is not None}
     await _write(runtime, row, {"endpoints": held or None})
     enabled = integration.endpoints[name].enabled if override.enabled is None else override.enabled
-    return Wanted(row.tenant_id, row.service, name, override.interval_s, enabled)
+    wanted = {key for key, one in integration.endpoints.items() if _is_read(one.enabled, overrides.get(key))}
+    below = [key for key in sorted(wanted - {name}) if name in _parents(integration, key)]
+    return Wanted(row.tenant_id, row.service, name, override.interval_s, enabled, [] if enabled else below)
+
+
+def _is_read(enabled: bool, override: "Override | None") -> bool:
+    """`enabled` is what the file says."""
+    return enabled if override is None or override.enabled is None else override.enabled
+
+
+def _parents(integration: Integration, name: str) -> set[str]:
+    """All that an endpoint hangs from, at any depth; validation admits no circle."""
+    parent = integration.endpoints[name].parent
+    return {parent.endpoint} | _parents(integration, parent.endpoint) if parent is not None else set()
 
 
 def _override(before: "Override | None", enabled: bool, wish: Wish) -> "Override":
@@ -165,6 +179,9 @@ async def _write(runtime: "Runtime", row: "TenantService", values: dict[str, Val
 
 def _told(done: Wanted) -> str:
     name = done.service if done.endpoint == "*" else f"{done.endpoint} of {done.service}"
+    if done.read_for:
+        hang = "hangs" if len(done.read_for) == 1 else "hang"
+        return f"{name} of {done.tenant_id} is still read: {listed(done.read_for)} {hang} from it; switch off those too"
     if not done.enabled:
         return f"{name} of {done.tenant_id} is not read any more; what was read stays"
     often = "as often as its mapping file says" if done.interval_s is None else f"every {rough(done.interval_s)}"

@@ -56,7 +56,7 @@ def extractor(
 ) -> None:
     """Read every connected service, for ever, into the raw stream."""
     files = load_mappings(mappings)
-    chosen = [service_meant(name, files.integrations) for name in services.split(",") if name.strip()]
+    chosen = [service_meant(name, files.integrations, "--services") for name in services.split(",") if name.strip()]
 
     async def serve(world: World, stopping: asyncio.Event) -> None:
         from services.extractor.service import run as run_extractor

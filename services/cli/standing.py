@@ -121,7 +121,11 @@ def service_standing(
         known = {}
     watched = _Watched(row, lease, now)
     found = [_endpoint(watched, spec, marked.get(name, {})) for name, spec in known.items()]
-    found += [EndpointStanding(row.tenant_id, row.service, name, "off") for name in _switched_off(row, integration)]
+    found += [
+        EndpointStanding(row.tenant_id, row.service, name, "off")
+        for name in _switched_off(row, integration)
+        if name not in known  # what others hang from is read all the same
+    ]
     endpoints = tuple(sorted(found, key=lambda one: -one.lateness))
     owner = lease.get("owner")
     reads = [one.read_at for one in endpoints if one.state not in ("off", "not available")]

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -90,7 +92,7 @@ def setup_service(
     credentials = asked(integration, found, screen)
     wanted = Wanted(tenant_id, service, company_name, integration, credentials, dry_run)
     done = run(_connect(place, screen, wanted))
-    _show_connected(screen, done, integration, place)
+    _show_connected(screen, done, integration, place, mappings)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -174,12 +176,13 @@ def _row(
     )
 
 
-def _show_connected(screen: Screen, done: Setup, integration: Integration, place: Place) -> None:
+def _show_connected(screen: Screen, done: Setup, integration: Integration, place: Place, mappings: Path | None) -> None:
     if screen.as_json:
         screen.record(done)
         return
     tenant = f"the new tenant {done.tenant_id} ({done.company_name})" if done.new_tenant else f"tenant {done.tenant_id}"
     there = f" --environment {place.environment}" if place.environment else ""
+    own = f" --mappings {quote(str(mappings))}" if mappings is not None else ""
     named = f" --tenant-id {done.tenant_id} --service {done.service}{there}"
     if done.dry_run:
         would = "would be replaced" if done.replaced else "would be stored"
@@ -193,14 +196,15 @@ def _show_connected(screen: Screen, done: Setup, integration: Integration, place
     screen.say("Next:")
     if not done.enabled:
         screen.say(f"  avesa services resume{named}   (it is paused)")
-    screen.say(f"  avesa check{named}")
+    screen.say(f"  avesa check{named}{own}")
     if integration.customers is not None:
-        screen.say(f"  avesa services customers{named}   (those that these credentials reach)")
+        screen.say(f"  avesa services customers{named}{own}   (those that these credentials reach)")
     if UP_FILE.exists():
-        screen.say("  (`avesa up` runs here and begins to read it within a minute)")
+        started = f", if it was started with{own}" if own else ""
+        screen.say(f"  (`avesa up` runs here and begins to read it within a minute{started})")
     else:
-        screen.say(f"  avesa run --once --tenant-id {done.tenant_id}{there}")
-    screen.say(f"  avesa status{there}")
+        screen.say(f"  avesa run --once --tenant-id {done.tenant_id}{there}{own}")
+    screen.say(f"  avesa status{there}{own}")
 
 
 # -- services ---------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ OBSERVATION_FIELDS: Final[Mapping[str, str]] = {
     "_changed": "json",
 }
 # The order of a file. What comes after the identity of an observation is advice, and its duplicates are duplicates.
+# What saw it is part of it: a deletion published again after a gap names another source, and both stay.
 RAW_IDENTITY: Final = ("record_id", "effective_at", "observed_at", "op", "evidence", "source", "payload")
 IDENTITY: Final = (
     "record_id", "service", "family", "_effective_at", "observed_at", "_op", "mapping_version", "record_hash",

@@ -40,6 +40,8 @@ PAGES_MAX: Final = 1_000_000  # of one walk
 WALKS_MAX: Final = 5  # of one list of numbered pages, until two agree
 STRIKES_MAX: Final = 3  # pages that came before; rows that move may bring one back by chance
 STEPS_BACK_MAX: Final = 1_000  # of one walk
+CUT_OFF: Final = frozenset({10, 20, 25, 30, 40})  # where vendors cut pages off, and at every
+CUT_OFF_STEP: Final = 50
 KNOWN_ROWS_MAX: Final = 5_000  # rows behind us by which an offset walk knows where it is
 START_S: Final = 86_400.0  # of the first window of time: how much lies in one is not known yet
 REPEATED_S: Final = 3_600.0  # what clocks repeat in autumn
@@ -264,7 +266,7 @@ def _advance_keyset(pagination: Keyset, place: Place, turn: Turn) -> Place | Non
 
 def _advance_time_keyset(pagination: TimeKeyset, place: Place, turn: Turn) -> Place | None:
     _check_times(pagination, place, turn)
-    if turn.count < pagination.size:
+    if _is_last("short_page", pagination.size, turn):
         return None
     if not turn.keys:
         raise _stalled(f"no record of a full page has a {pagination.time!r} and a {pagination.id!r}")
@@ -273,8 +275,11 @@ def _advance_time_keyset(pagination: TimeKeyset, place: Place, turn: Turn) -> Pl
     return replace(_next(place, turn, after=turn.keys[-1]), after_time=turn.times[-1])
 
 
-def _is_last(until: str, size: int, turn: Turn) -> bool:
-    return turn.count == 0 if until == "empty_page" else turn.count < size
+def _is_last(until: str, size: int, turn: Turn, overlap: int = 0) -> bool:
+    """A page of a round number of records may be one that the vendor cut off below the `size` that was asked for: only
+    the next one tells."""
+    cut_off = turn.count > overlap and (turn.count in CUT_OFF or turn.count % CUT_OFF_STEP == 0)
+    return turn.count == 0 if until == "empty_page" or cut_off else turn.count < size
 
 
 def _more_pages(pagination: PageNumber, place: Place, turn: Turn) -> bool:
@@ -301,7 +306,10 @@ def _advance_offset(pagination: Offset, place: Place, turn: Turn) -> Place | Non
     more = turn.more
     if more is None:
         size = pagination.size if pagination.most is None else min(pagination.size, pagination.most - offset)
-        more = reached - pagination.first < turn.total if turn.total is not None else turn.count >= size
+        if turn.total is not None:
+            more = reached - pagination.first < turn.total
+        else:
+            more = not _is_last("short_page", size, turn, pagination.overlap)
     if pagination.most is not None and reached >= pagination.most:
         raise RejectedError(
             f"there are more rows than the {pagination.most} that the vendor shows", code="pages_do_not_advance"

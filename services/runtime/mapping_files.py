@@ -25,7 +25,7 @@ def load_mappings(own: Path | None = None, routes_table: RoutesTable = every_tab
             endpoint feeds them, is no concern of who asks.
     Errors: UsageError with file, JSON path and what was expected.
     """
-    _check_folder(own)
+    check_folder(own)
     tables: dict[str, CanonicalTable] = {}
     for file in files_in_force("canonical", own):
         if not routes_table(file.stem):
@@ -53,11 +53,12 @@ def table_names(own: Path | None = None) -> list[str]:
 
     Errors: UsageError when `own` is no folder of mapping files.
     """
-    _check_folder(own)
+    check_folder(own)
     return [file.stem for file in files_in_force("canonical", own)]
 
 
-def _check_folder(own: Path | None) -> None:
+def check_folder(own: Path | None) -> None:
+    """Errors: UsageError when `own` is no folder of mapping files."""
     if own is not None and not own.is_dir():
         raise UsageError(
             f"{own} is not a folder", remedy="--mappings takes a folder with canonical/ and integrations/."

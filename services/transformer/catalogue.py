@@ -16,7 +16,7 @@ ENTRIES_MAX = 20_000  # tenants times services held at once; beyond it everythin
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    routes: Routes
+    routes: Routes | None
     read_at: float
 
 
@@ -40,7 +40,8 @@ class Catalogue:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._compiled: dict[bytes, Mapper] = {}
 
-    async def routes(self, tenant_id: str, service: str) -> Routes:
+    async def routes(self, tenant_id: str, service: str) -> Routes | None:
+        """None where no file describes the service and nothing is pinned: nobody can say which tables it feeds."""
         now = self._clock.monotonic()
         entry = self._entries.get((tenant_id, service))
         if entry is None or now - entry.read_at > AGE_MAX_S:
@@ -48,7 +49,8 @@ class Catalogue:
                 self._entries.clear()
                 self._compiled.clear()
             pinned = await self._pinned.load(tenant_id, service)
-            entry = _Entry(routes(self._compile(table) for table in pinned.values()), now)
+            known = bool(pinned) or self._pinned.describes(service)
+            entry = _Entry(routes(self._compile(table) for table in pinned.values()) if known else None, now)
             self._entries[tenant_id, service] = entry
         return entry.routes
 

@@ -1,4 +1,5 @@
-"""Parking: a partition of which too much cannot be used waits, whole and in order, and the rest of its shard goes on.
+"""Parking: a partition of which too much cannot be used, or of whose service no mapping file is known, waits, whole and
+in order, and the rest of its shard goes on.
 
     mark written (lease table, scope `parked/{group}`) -> envelopes written as they are -> position committed
 
@@ -32,6 +33,7 @@ HOLDS_AT_ONCE: Final = 16
 SENDS_AT_ONCE: Final = 32  # envelopes of 0.9 MB at most in memory
 ROUNDS_MAX: Final = 3  # of releasing: a worker that noticed late has held what was sent
 TOO_MANY: Final = "too many dead letters in an hour"
+NOT_DESCRIBED: Final = "no mapping file describes this service: start the transformer with the one there is"
 
 
 class Parking:
@@ -57,31 +59,36 @@ class Parking:
 
     async def park(self, beyond: Mapping[Partition, Held], letters_max: int) -> None:
         """Mark partitions that went beyond a budget of `letters_max`, and hold the envelopes that did."""
-        for partition, held in beyond.items():
-            await self._mark(partition, held, letters_max)
-            self._parked |= {partition}
+        for held in beyond.values():
+            await self._mark(held.envelopes[0], held.code, TOO_MANY, letters_max)
         await self.hold(envelope for held in beyond.values() for envelope in held.envelopes)
 
-    async def _mark(self, partition: Partition, held: Held, letters_max: int) -> None:
-        runtime, first = self._runtime, held.envelopes[0]
+    async def refuse(self, envelope: Envelope) -> None:
+        """Mark the partition of an envelope that no mapping file says anything of: it waits for one."""
+        if not self.is_parked(envelope.header.partition):
+            await self._mark(envelope, "unknown_service", NOT_DESCRIBED, 0)
+
+    async def _mark(self, first: Envelope, code: str, reason: str, letters: int) -> None:
+        """The partition of `first`, which is the first that is held."""
+        runtime, partition = self._runtime, first.header.partition
         values: dict[str, Value] = {
             "since": runtime.clock.now(),
-            "code": held.code,
-            "reason": TOO_MANY,
+            "code": code,
+            "reason": reason,
             "shard": first.shard,
             "sequence": first.sequence,
-            "letters": letters_max,
+            "letters": letters,
         }
         key = {"scope": parked_scope(self._group), "name": partition.text}
-        if await runtime.rows.get(runtime.names.leases, key) is not None:
-            return
-        runtime.emit(  # before the mark: rather twice than never
-            PartitionParked(
-                tenant_id=partition.tenant_id, service=partition.service, group=partition.group, reason=TOO_MANY
+        if await runtime.rows.get(runtime.names.leases, key) is None:
+            runtime.emit(  # before the mark: rather twice than never
+                PartitionParked(
+                    tenant_id=partition.tenant_id, service=partition.service, group=partition.group, reason=reason
+                )
             )
-        )
-        with suppress(ConflictError):  # another shard's worker was faster, or an answer of ours was lost
-            await runtime.rows.write(runtime.names.leases, key, values, expect={"since": None})
+            with suppress(ConflictError):  # another shard's worker was faster, or an answer of ours was lost
+                await runtime.rows.write(runtime.names.leases, key, values, expect={"since": None})
+        self._parked |= {partition}
 
     async def passed(self, envelopes: Iterable[Envelope]) -> list[Envelope]:
         """Hold those of parked partitions; the others, in order."""

@@ -237,6 +237,10 @@ class PinnedMappings:
             pinned[table] = await self._settled(pinned.get(table), wanted)
         return pinned
 
+    def describes(self, service: str) -> bool:
+        """Is there a mapping file for the service?"""
+        return integration_name(service) in self._mappings.integrations
+
     async def of_table(self, tenant_id: str, table: str) -> dict[str, Pinned]:
         """By service, the mapping of one table in force, whatever the files say."""
         folder = f"{mappings_folder(tenant_id)}{table}/"
@@ -251,7 +255,7 @@ class PinnedMappings:
     def renewal(self, held: Pinned | None, tenant_id: str, service: str, table: str, at: UtcTime) -> Pinned | None:
         """What `renew` would put in force in place of `held`. Where no mapping file knows the service at all, `held`:
         somebody forgot to name a folder, more likely than that all its rows should go."""
-        if integration_name(service) not in self._mappings.integrations:
+        if not self.describes(service):
             return held
         return renewed(held, shipped(self._mappings, tenant_id, service).get(table), at)
 

@@ -121,10 +121,14 @@ class ShardRun:
 
     async def _take(self, batch: Batch, envelopes: Sequence[Envelope], output: Output) -> bool:
         now = self._runtime.clock.now()
-        routes = {at: await self._catalogue.routes(*at) for at in {envelope.source for envelope in envelopes}}
-        wanted = (envelope for envelope in envelopes if envelope.header.endpoint in routes[envelope.source])
+        found = {at: await self._catalogue.routes(*at) for at in {envelope.source for envelope in envelopes}}
+        routes = {at: known for at, known in found.items() if known is not None}
         for partition in await self._parking.refresh():
             self._budget.forgive(partition)
+        for envelope in envelopes:
+            if envelope.source not in routes:
+                await self._parking.refuse(envelope)
+        wanted = (one for one in envelopes if one.source not in routes or one.header.endpoint in routes[one.source])
         for piece in slices(wanted, self._limits.slice_bytes_max):
             whole = [await self._with_body(envelope) for envelope in await self._parking.passed(piece)]
             output = await self._transformed(whole, routes, output, now)

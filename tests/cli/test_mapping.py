@@ -325,3 +325,11 @@ def test_what_is_no_description_is_a_mistake_of_usage(avesa: Avesa, own: Path, t
     told = conformed(avesa, own, "--openapi", str(written(tmp_path / "zoo.json", text)))
     assert (told.code, told.out) == (2, "")
     assert "this is no OpenAPI description" in told.err
+
+
+def test_validate_says_of_a_folder_without_mapping_files_where_they_belong(avesa: Avesa, tmp_path: Path) -> None:
+    (tmp_path / "harbor.json").write_text("{}")
+    told = avesa("mapping", "validate", "--mappings", str(tmp_path))
+    assert (told.code, "neither a folder canonical/ nor integrations/" in told.err) == (2, True)
+    told = avesa("mapping", "validate", "--mappings", str(tmp_path / "none"))
+    assert (told.code, "remedy: --mappings takes a folder" in told.err) == (2, True)

@@ -8,7 +8,7 @@ from services.runtime.settings import Settings
 from tests.cli.conftest import Avesa, Vendor, looked
 from tests.cli.test_tenants import SETUP, rows
 
-SET = ("services", "set", "acme-msp", "connectwise")
+SET = ("services", "set", "--tenant-id", "acme-msp", "--service", "connectwise")
 
 
 @pytest.fixture
@@ -47,6 +47,17 @@ def test_what_is_switched_off_is_shown_so_and_not_read(avesa: Avesa, connected: 
     assert "no connected service has an endpoint 'time_entries'" in told.err
 
 
+def test_what_others_hang_from_is_read_until_they_are_switched_off_too(avesa: Avesa, connected: Settings) -> None:
+    told = avesa(*SET, "--endpoint", "boards", "--off")
+    assert "boards of connectwise of acme-msp is still read: board_statuses and board_types hang from it" in told.out
+    told = avesa("status", "--tenant-id", "acme-msp", "--json")
+    assert [one["state"] for one in told.records if one.get("endpoint") == "boards"] == ["not read yet"]
+    assert "is still read: board_types hangs" not in avesa(*SET, "--endpoint", "board_statuses", "--off").out
+    avesa(*SET, "--endpoint", "board_types", "--off")
+    told = avesa("status", "--tenant-id", "acme-msp", "--json")
+    assert [one["state"] for one in told.records if one.get("endpoint") == "boards"] == ["off"]
+
+
 def test_a_whole_service_is_set_and_switched(avesa: Avesa, connected: Settings) -> None:
     assert avesa(*SET, "--interval", "120").out == "connectwise of acme-msp is read every 2 min\n"
     assert row(connected)["interval_s"] == 120
@@ -77,7 +88,7 @@ def test_what_cannot_be_meant_says_what_can(
 
 
 def test_a_service_that_is_not_connected_names_those_that_are(avesa: Avesa, connected: Settings) -> None:
-    told = avesa("services", "set", "acme-msp", "conectwise", "--off")
+    told = avesa("services", "set", "--tenant-id", "acme-msp", "--service", "conectwise", "--off")
     assert told.code == 2
     assert "connectwise" in told.err
 
@@ -86,5 +97,6 @@ def test_a_fleet_bound_to_a_service_that_is_none_does_not_start(avesa: Avesa, aw
     told = avesa("extractor", "--services", "connectwise,salesforc")
     assert told.code == 2
     assert "there is no service 'salesforc'" in told.err
+    assert "where: --services\n" in told.err
     told = avesa("extractor", "--services", "conectwise:berlin")
     assert (told.code, "Did you mean 'connectwise'?" in told.err) == (2, True)

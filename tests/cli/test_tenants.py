@@ -204,7 +204,8 @@ def test_an_unknown_service_lists_those_there_are(avesa: Avesa, typed: str) -> N
     assert told.code == 2
     error = msgspec.json.decode(told.err)
     assert error["error"] == "unknown_service"
-    assert "Known: connectwise" in error["remedy"]
+    assert " connectwise, " in error["remedy"]
+    assert "--mappings DIR adds your own" in error["remedy"]
 
 
 @pytest.mark.parametrize("typed", ["Acme", "acme--msp", "-acme", "acme msp", "", "a" * 65])

@@ -116,6 +116,15 @@ def test_an_observation_in_two_parts_is_once_in_the_hour_and_labels_make_no_diff
     assert not parquet.holds_all(whole, parquet.canonical_file([seen({}, 9)], TICKETS, {}))
 
 
+def test_what_saw_a_deletion_is_part_of_it_so_that_one_published_again_after_a_gap_stands_beside_the_first() -> None:
+    gone = msgspec.structs.replace(seen(None, 1), evidence="sweep", source="GET tickets/1 not found")
+    again = msgspec.structs.replace(gone, source="tickets: deleted before", label="repeated")
+    parts = [parquet.canonical_file(events, TICKETS, {}) for events in ([gone, again], [again])]
+    whole = parquet.consolidated(parts, {"hour": "h"})
+    assert whole is not None
+    assert parquet.canonical_events(whole, TICKETS) == [gone, again]
+
+
 def test_parts_of_an_older_mapping_lack_a_column_and_have_null_in_it() -> None:
     older = CanonicalTable("tickets", {"summary": Column("string")})
     first = parquet.canonical_file([seen({"summary": "A"}, 1, table=older)], older, {})

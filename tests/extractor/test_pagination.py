@@ -347,3 +347,24 @@ def test_rows_move_unseen_under_numbers_and_offsets_that_do_not_overlap() -> Non
     assert moves(NUMBERED)
     assert moves(Offset(overlap=0))
     assert not any(moves(kind) for kind in (ROWS, BY_ID, CURSOR, OnePage()))
+
+
+@pytest.mark.parametrize(
+    "pagination",
+    [Keyset("id", size=1000), TimeKeyset("t", "id", "c", size=1000), PageNumber(size=1000), Offset(size=1000)],
+)
+def test_a_short_page_of_a_round_number_may_be_cut_off(pagination: Pagination) -> None:
+    def turned(count: int) -> Turn:
+        keys = tuple(str(number) for number in range(1, count + 1))
+        return Turn(count, keys, digest=str(count), times=keys if isinstance(pagination, TimeKeyset) else ())
+
+    for count in (10, 25, 50, 200, 500, 1000):
+        assert advance(pagination, Place(), turned(count)) is not None
+    for count in (0, 1, 9, 11, 49, 999):
+        assert advance(pagination, Place(), turned(count)) is None
+
+
+def test_an_overlap_of_a_round_number_is_the_end() -> None:
+    offset = Offset(size=100, overlap=10)
+    place = went(advance(offset, Place(), Turn(50, digest="x", rows=(Row(1, 1),))))
+    assert advance(offset, place, Turn(10, digest="y", rows=(Row(1, 1),))) is None

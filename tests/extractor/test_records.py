@@ -140,6 +140,13 @@ def test_a_record_of_20_mb_is_set_aside() -> None:
     assert [record.record_id for record in page.records] == ["2"]
 
 
+def test_that_a_record_of_20_mb_is_gone_is_no_matter_of_its_size() -> None:
+    rules = Rules((("id",),), deleted_when=GONE)
+    page = read('[{"id":1,"state":"gone","a":"' + "x" * RECORD_BYTES_MAX + '"}]', rules)
+    assert [(record.record_id, record.deleted) for record in page.records] == [("1", True)]
+    assert codes(page) == []
+
+
 def test_a_byte_order_mark_is_no_obstacle() -> None:
     assert len(read(b'\xef\xbb\xbf[{"id":1}]').records) == 1
 

@@ -7,10 +7,13 @@ import sys
 from contextlib import closing
 from typing import Final
 
+import msgspec
 import pytest
 
+from tests.compactor.observed import seen
 from tests.simulation.every_fault import FAULTS
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.oracle import repeated
 from tests.simulation.run import FAULTS_MIN, Report, rows_of, simulate
 from tests.simulation.vendor import TENANTS
 from tests.simulation.world import Scale, World
@@ -70,6 +73,14 @@ def test_a_report_counts_what_it_found() -> None:
 
     report = Report(1, (Finding("lost", "a"), Finding("wrong", "b")), {}, (), 200, 0, 0, 0, 0, 0, "")
     assert (report.count("lost"), report.count("doubled")) == (1, 0)
+
+
+def test_what_a_file_holds_twice_is_found_whatever_its_label_and_what_another_request_saw_is_not_the_same() -> None:
+    """As after a gap (seed 1588): all remembered deletions are published again, from another source."""
+    gone = msgspec.structs.replace(seen(None, 1), evidence="sweep", source="GET tickets/1 not found", label="deleted")
+    again = msgspec.structs.replace(gone, source="tickets: deleted before", label="repeated")
+    assert repeated([gone, again]) == 0
+    assert repeated([gone, again, msgspec.structs.replace(gone, label="late")]) == 1
 
 
 def test_customers_who_go_home_early_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from services.contracts.envelope import split
 from services.contracts.events import CanonicalEvent
 from services.contracts.log import EnvelopesHeld, PartitionParked
+from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import parked_key, parked_place, parked_scope
 from services.contracts.partitions import HASH_KEY_SPACE, HashRange, Partition
 from services.runtime.envelopes import seal, unseal
@@ -384,3 +385,26 @@ async def test_a_partition_that_is_parked_again_meanwhile_keeps_waiting_and_it_i
     (done,) = await release(runtime, waiting)
     assert (done.envelopes, done.again) == (0, True)
     assert len(await parked(runtime, "acme")) == 1
+
+
+# -- services nobody knows --------------------------------------------------------------------------------------------
+async def test_what_no_mapping_file_describes_waits_for_one_and_nobody_else_does() -> None:
+    world = World()
+    await world.publish(ticket("1"), ticket("2", tenant="other"))
+    stranger = MappingFiles({}, files().tables)
+    await world.worker(stranger).drain()
+    assert world.canonical() == []
+    waiting = [one for tenant in ("acme", "other") for one in await parked(world.runtime(), tenant)]
+    assert [(one.service, one.envelopes) for one in waiting] == [("desk", 1), ("desk", 1)]
+    assert "start the transformer with" in waiting[0].reason
+    assert len(world.of(PartitionParked)) == 2
+    await release(world.runtime(), await parked(world.runtime(), "acme"))
+    assert texts(await world.drain()) == [("1", "new")]
+
+
+async def test_an_unknown_service_holds_up_no_other() -> None:
+    world = World()
+    unknown = msgspec.structs.replace(ticket("1"), service="elsewhere")
+    await world.publish(unknown, ticket("2"))
+    assert texts(await world.drain()) == [("2", "new")]
+    assert [one.service for one in await parked(world.runtime(), "acme")] == ["elsewhere"]

@@ -37,6 +37,7 @@ ASSERTION_S, INSTALLATION_TOKEN_S = 600.0, 3_600.0
 PER_HOUR: Final = 5_000
 POINTS_PER_MINUTE: Final = 900
 PAGE, PAGE_MAX = 30, 100
+TOKEN_FACT: Final = "github:token"  # noqa: S105  the personal access token that is taken, a text, where there is one
 CURSOR: Final = "Y3Vyc29yOnYyOp"
 SEARCH_MAX: Final = 1_000
 CAP_FACT: Final = "github:search_max"  # an int that overrules SEARCH_MAX, for tests of small caps
@@ -418,7 +419,7 @@ def answer(store: Store, request: Request) -> Answer:
     if request.method == "POST" and request.path == f"/app/installations/{INSTALLATION_ID}/access_tokens":
         return _installation_token(store, request)
     bearer = bearer_of(request)
-    if bearer != store.facts.get("github:token"):
+    if bearer != store.facts.get(TOKEN_FACT):
         tokens_of(store).check(bearer)
     if request.method != "GET":
         raise RefusedError("not_found", request.path)

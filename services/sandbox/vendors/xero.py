@@ -710,11 +710,12 @@ DIALECT: Final = Dialect(
         "codat.zendesk.com/hc/en-gb/articles/8045117943453: 60 a minute, 5000 a day for an organisation",
         "freakboy3742/pyxero#337, XeroAPI/xero-node#320, dcblogdev/laravel-xero#40: 401 TokenExpired, 401 "
         "AuthorizationUnsuccessful, 403 AuthenticationUnsuccessful",
+        "XeroAPI/xero-node#634, xero-ruby#128: X-Rate-Limit-Problem, headers that tell what is left",
+        "calcinai/xero-php#915: pageSize of at most 1000",
         "cdn.cdata.com/help/DXK/rcmd/pg_accountingtable-invoices.htm: fast orders (id, UpdatedDateUTC, Date)",
     ),
     unsourced=(
-        "the names of the headers that tell what is left, and of X-Rate-Limit-Problem's values",
-        "pageSize above 1000 is cut; a page beyond the last is empty",
+        "X-Rate-Limit-Problem `day`; pageSize above 1000 is cut; a page beyond the last is empty",
         "which lists keep showing what was deleted",
         "minutesLogged changes with every time entry, and the order of the Projects API's lists",
         "the text of a 404, the body of a 429 (none)",
