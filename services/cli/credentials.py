@@ -17,6 +17,7 @@ ReadVariable = Callable[[str], str | None]
 Ask = Callable[[str, str | None, bool], str]  # the question, its default (None: none), is the answer hidden
 FILE_LENGTH_MAX: Final = 65_536  # Secrets Manager holds no more: "AWS Secrets Manager quotas"
 PATH_LENGTH_MAX: Final = 4_096
+PATH_BEGINNINGS: Final = ("@/", "@./", "@../", "@~/")  # what no password begins with
 WAYS: Final = {
     "none": "no credentials",
     "basic": "user name and password",
@@ -55,10 +56,14 @@ def from_variables(service: str, integration: Integration, read: ReadVariable) -
 def from_file(text: str) -> str:
     """What the file holds that `@path` names, such as a key of many lines; any other text is itself.
 
-    Errors: UsageError for a file that cannot be read or is too long for a credential.
+    Errors: UsageError for a file that is not there, cannot be read or is too long for a credential.
     """
     path = Path(text[1:]).expanduser()
-    if not text.startswith("@") or len(text) > PATH_LENGTH_MAX or not path.is_file():
+    if not text.startswith("@") or len(text) > PATH_LENGTH_MAX:
+        return text
+    if not path.is_file():
+        if text.startswith(PATH_BEGINNINGS):  # the value is not shown: it might be a secret after all
+            raise UsageError("a credential was given as @path, and there is no such file", remedy="Look at the path.")
         return text
     try:
         with path.open(encoding="utf-8-sig") as file:

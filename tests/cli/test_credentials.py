@@ -55,9 +55,16 @@ def test_a_key_of_many_lines_comes_from_a_file(tmp_path: Path) -> None:
     assert from_variables("desk", ONE, variables.get) == {"key": PEM}
 
 
-def test_what_only_begins_like_a_file_is_itself(tmp_path: Path) -> None:
-    for text in ("@home", "plain", "@" + "x" * 5_000, f"@{tmp_path}"):
+def test_what_only_begins_like_a_file_is_itself() -> None:
+    for text in ("@home", "plain", "@" + "x" * 5_000):
         assert from_file(text) == text
+
+
+def test_a_path_that_names_no_file_is_told_and_not_shown(tmp_path: Path) -> None:
+    for text in (f"@{tmp_path}/kye.pem", "@./kye.pem", f"@{tmp_path}"):
+        with pytest.raises(UsageError, match="no such file") as told:
+            from_file(text)
+        assert "kye" not in str(told.value)
 
 
 def test_a_file_that_holds_no_credential_is_told(tmp_path: Path) -> None:
