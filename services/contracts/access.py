@@ -163,21 +163,6 @@ class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: list[str] = []
 
 
-class Customers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a partner's one credential lists its customers. Each becomes an instance of the service
-    (`microsoft_365:contoso`), with its own lease, marks, status and, as `{account_id}`, its id.
-
-    `path` is below `base_url` or absolute; `next` is the path of the next page's address, where there are pages.
-    """
-
-    path: Template
-    id: Path
-    title: Path
-    records: str = ""
-    next: Path | None = None
-    params: dict[str, Template] = {}
-
-
 # -- how much we may take -------------------------------------------------------------------------------------------
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At most `amount` of `unit` per `window_s` seconds. `points`: what an endpoint's calls cost (`Endpoint.cost`)."""

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from services.contracts.access import Auth, Credential, Customers, Discovery, ErrorRule, Limits, Path, Template
+from services.contracts.access import Auth, Credential, Discovery, ErrorRule, Limits, Path, Template
 from services.contracts.fields import CanonicalMapping, CustomFields
 from services.contracts.reading import (
     Body,
     Condition,
+    Customers,
     Deletes,
     Export,
     FieldList,

@@ -215,6 +215,21 @@ InnerPagination = OnePage | PageNumber | Offset | Cursor | NextUrl | LinkHeader
 Pagination = OnePage | PageNumber | Offset | Cursor | NextUrl | LinkHeader | Keyset | TimeKeyset | TimeWindow
 
 
+class Customers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a partner's one credential lists its customers. Each becomes an instance of the service
+    (`microsoft_365:contoso`), with its own lease, marks, status and, as `{account_id}`, its id.
+
+    `path` is below `base_url` or absolute.
+    """
+
+    path: Template
+    id: Path
+    title: Path
+    records: str = ""
+    params: dict[str, Template] = {}
+    pagination: Pagination = OnePage()
+
+
 # -- what changed ---------------------------------------------------------------------------------------------------
 TimeFormat = Annotated[
     str,

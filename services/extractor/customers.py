@@ -2,25 +2,58 @@
 
 import re
 from collections.abc import Collection
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from services.contracts.access import Customers
 from services.contracts.errors import RejectedError, RetryableError
-from services.contracts.integration import integration_name
-from services.contracts.times import UtcTime
-from services.extractor.addresses import base_url, followed
-from services.extractor.answers import Answer
-from services.extractor.auth import filled
+from services.contracts.integration import Endpoint, Integration, integration_name
+from services.contracts.reading import NoDeletes, NoIncremental
 from services.extractor.fetch import Caller
-from services.extractor.raw_json import KeyPath, UnreadableError, compact, items_of, scalar_text, split_path, value_at
-from services.extractor.requests import Request
-from services.extractor.templates import fill
+from services.extractor.plan import Spec, spec_of
+from services.extractor.raw_json import KeyPath, scalar_text, split_path, value_at
+from services.extractor.records import read_page
+from services.extractor.walking import look_at, walk
+from services.runtime.runtime import Runtime
 
-PAGES_MAX: Final = 1_000
+LIST: Final = "customers"
 INSTANCE_LENGTH_MAX: Final = 48  # of the 128 that a service's name may have
 _NO_LETTERS = re.compile(r"[^a-z0-9]+")
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """How the customers are listed, as an endpoint is read; `title` is where each says what it is called."""
+
+    spec: Spec
+    title: KeyPath
+
+
+def listed_by(integration: Integration) -> Listed | None:
+    """None where the integration does not say how. Errors: UsageError `bad_mapping`."""
+    said = integration.customers
+    if said is None:
+        return None
+    scheme, absolute, rest = said.path.rpartition("://")
+    host, _, path = rest.partition("/") if absolute else ("", "", rest)
+    endpoint = Endpoint(
+        path,
+        said.id,
+        base_url=f"{scheme}://{host}" if absolute else None,
+        records=said.records,
+        params=said.params,
+        pagination=said.pagination,
+    )
+    alone = replace(
+        integration,
+        endpoints={LIST: endpoint},
+        params={},
+        updated_at=None,
+        incremental=NoIncremental(),
+        deletes=NoDeletes(),
+    )
+    return Listed(spec_of(alone, LIST), split_path(said.title))
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -30,56 +63,20 @@ class Customer(msgspec.Struct, frozen=True):
     title: str
 
 
-class _Page(msgspec.Struct, frozen=True):
-    customers: tuple[Customer, ...]
-    next: str | None
-
-
-async def list_customers(caller: Caller, customers: Customers) -> list[Customer]:
+async def list_customers(runtime: Runtime, caller: Caller, listed: Listed) -> list[Customer]:
     """Every customer that the partner's credentials reach, each once, in the vendor's order.
 
-    Errors: as `Caller.get`; RejectedError `pages_do_not_advance`, `wrong_host`.
+    Errors: as `walk`; RetryableError `bad_answer` where one of them cannot be told.
     """
-    site = await caller.site()
-    rules = _Rules(split_path(customers.records), split_path(customers.id), split_path(customers.title), customers.next)
-    place, shown = fill(customers.path, site.values), f"GET {customers.path}"
-    url = base_url(place, {}) if "://" in place else f"{site.base_url}/{place.strip('/')}"
-    asked = Request(url=url, query=tuple(filled(customers.params, site.values).items()), source=shown)
     found: dict[str, Customer] = {}
-    seen: set[str] = set()
-    for number in range(1, PAGES_MAX + 1):
-        seen.add(asked.address)
-        page = (await caller.get(asked, rules.read)).value
-        found |= {customer.id: customer for customer in page.customers if customer.id not in found}
-        if page.next is None:
-            return list(found.values())
-        asked = Request(url=followed(asked.address, page.next), source=f"{shown} page {number + 1}")
-        if asked.address in seen:
-            break
-    raise RejectedError(f"{shown}: the pages of customers do not end", code="pages_do_not_advance")
-
-
-class _Rules(msgspec.Struct, frozen=True):
-    records: KeyPath
-    id: KeyPath
-    title: KeyPath
-    next: str | None
-
-    def read(self, answer: Answer, _: UtcTime) -> _Page:
-        """One page. Errors: RetryableError `bad_answer`."""
-        try:
-            body = compact(answer.body)
-            customers = tuple(self._customer(item) for item in items_of(value_at(body, self.records) or b"[]"))
-        except UnreadableError as err:
-            raise RetryableError("no list of customers", code="bad_answer") from err
-        following = scalar_text(value_at(body, split_path(self.next))) if self.next is not None else None
-        return _Page(customers, following or None)
-
-    def _customer(self, item: bytes) -> Customer:
-        found = scalar_text(value_at(item, self.id))
-        if not found:
-            raise RetryableError("a customer without an id", code="bad_answer")
-        return Customer(found, scalar_text(value_at(item, self.title)) or found)
+    async with aclosing(walk(look_at(runtime, caller, listed.spec), read_page, background=True)) as steps:
+        async for step in steps:
+            if step.got.value.bad:
+                raise RetryableError(f"{step.source}: {step.got.value.bad[0].reason}", code="bad_answer")
+            for record in step.got.value.records:
+                title = scalar_text(value_at(record.payload, listed.title))
+                found.setdefault(record.record_id, Customer(record.record_id, title or record.record_id))
+    return list(found.values())
 
 
 def instance_of(service: str, customer: Customer, taken: Collection[str]) -> str:

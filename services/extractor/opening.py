@@ -11,6 +11,7 @@ from services.contracts.errors import ConflictError, FencedError, NotFoundError,
 from services.contracts.integration import Integration
 from services.contracts.log import EventsReadAgain
 from services.extractor.access import VendorAccess
+from services.extractor.customers import listed_by
 from services.extractor.endpoint import EndpointWork, gathered
 from services.extractor.family import Family
 from services.extractor.fetch import Caller, Transport
@@ -65,7 +66,7 @@ async def opened(
     unit: Unit | None = None
     try:
         await _open_endpoints(desk, specs(integration), works)
-        unit = Unit(desk, row, works, integration.customers)
+        unit = Unit(desk, row, works, listed_by(integration))
         yield unit
     finally:
         try:

@@ -15,15 +15,14 @@ from services.contracts.times import shifted
 from services.extractor.access import VendorAccess
 from services.extractor.auth import chosen
 from services.extractor.below import uppers
-from services.extractor.customers import Customer, list_customers
-from services.extractor.fetch import Caller, Calls, Http, Patience, Transport
+from services.extractor.customers import Customer, list_customers, listed_by
+from services.extractor.fetch import Caller, Http, Patience, Transport
 from services.extractor.memory import Entry
 from services.extractor.plan import Spec, specs
 from services.extractor.records import VendorRecord, read_page
 from services.extractor.refresh import CONNECTED_AT, GIVEN, KEPT, Account, given_mark
 from services.extractor.requests import ParentValues
-from services.extractor.summary import EndpointSummary
-from services.extractor.walking import FieldNames, walk
+from services.extractor.walking import look_at, walk
 from services.runtime.runtime import Runtime
 
 PATIENCE = Patience(tries_max=2, throttled_max_s=60.0)  # somebody is waiting at a prompt
@@ -39,17 +38,6 @@ class Reach(Struct, frozen=True):
     what: str = ""
     sample: str | None = None
     permission: str = ""
-
-
-class _Look(Struct):
-    """Whoever walks one list for its first record: a `walking.Reader`."""
-
-    runtime: Runtime
-    caller: Caller
-    spec: Spec
-    calls: Calls
-    summary: EndpointSummary
-    names: FieldNames
 
 
 class Typed:
@@ -182,10 +170,11 @@ async def customers_reached(
 
     Errors: as `list_customers`.
     """
-    if integration.customers is None:
+    listed = listed_by(integration)
+    if listed is None:
         return []
     async with _opened(runtime, integration, account, service, transport, runtime.secrets) as (caller, _):
-        return await list_customers(caller, integration.customers)
+        return await list_customers(runtime, caller, listed)
 
 
 def _below(name: str, above: Reach) -> Reach:
@@ -222,7 +211,7 @@ async def _first(runtime: Runtime, caller: Caller, spec: Spec, parent: ParentVal
     """The first record of a list, None where the first page shows none."""
     asked = replace(spec, pagination=_smallest(spec.pagination))
     since = shifted(runtime.clock.now(), seconds=-EXPORTED_S) if _exported(spec) else None
-    look = _Look(runtime, caller, asked, Calls(), EndpointSummary("", "", spec.name), FieldNames())
+    look = look_at(runtime, caller, asked)
     async with aclosing(walk(look, read_page, since=since, parent=parent)) as steps:
         async for step in steps:
             return next(iter(step.got.value.records), None)

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from services.contracts.access import Customers
 from services.contracts.errors import (
     AvesaError,
     ConflictError,
@@ -16,7 +15,7 @@ from services.contracts.errors import (
 )
 from services.contracts.log import EndpointFailed
 from services.contracts.times import moment, seconds_between
-from services.extractor.customers import list_customers
+from services.extractor.customers import Listed, list_customers
 from services.extractor.endpoint import EndpointWork
 from services.extractor.family import Family
 from services.extractor.ledger import Desk
@@ -53,7 +52,7 @@ class Unit:
         desk: Desk,
         row: TenantService,
         works: Mapping[str, EndpointWork],
-        customers: Customers | None = None,
+        customers: Listed | None = None,
     ) -> None:
         self._desk, self._row, self._works, self._customers = desk, row, works, customers
         self._families = list({work.family.name: work.family for work in works.values()}.values())
@@ -148,12 +147,12 @@ class Unit:
         reads = {name: int(moment(at).timestamp()) for name, at in fresh.items() if at is not None}
         desk.lease.tell(0, reads=reads, pace=f"{self._pace.factor:.2f}")
 
-    async def _keep_customers(self, customers: Customers) -> None:
+    async def _keep_customers(self, customers: Listed) -> None:
         """Each customer of a partner is a service of its own: look once an hour who there is."""
         runtime, missed = self._desk.runtime, frozenset[str]()
         while not self._desk.stopping.is_set():
             try:
-                listed = await list_customers(self._desk.caller, customers)
+                listed = await list_customers(runtime, self._desk.caller, customers)
                 missed = await connect_customers(runtime, self._row, listed, missed)
                 await self._accepted()
             except AvesaError as err:

@@ -94,6 +94,21 @@ class Reader(Protocol):
     def names(self) -> FieldNames: ...
 
 
+class Look(msgspec.Struct):
+    """A `Reader` for whoever looks at a list once and keeps nothing."""
+
+    runtime: Runtime
+    caller: Caller
+    spec: Spec
+    calls: Calls
+    summary: EndpointSummary
+    names: FieldNames
+
+
+def look_at(runtime: Runtime, caller: Caller, spec: Spec) -> Look:
+    return Look(runtime, caller, spec, Calls(), EndpointSummary("", "", spec.name), FieldNames())
+
+
 class Step(msgspec.Struct, Generic[PageT], frozen=True):
     """What one page holds, or a part of a long one, and where the walk goes on (None: it was the last)."""
 

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from services.cli.stages import Life
 from services.cli.standing import MARKS_SAVED_S, READING_S, SLACK_S, EndpointStanding, Read, service_standing
-from services.contracts.access import Customers, NoAuth
+from services.contracts.access import NoAuth
 from services.contracts.integration import Endpoint, Integration
-from services.contracts.reading import Filter, SinceTime, Sweep
+from services.contracts.reading import Customers, Filter, SinceTime, Sweep
 from services.contracts.times import UtcTime, moment, shifted
 from services.extractor.ledger import IDLE_SAVE_S
 from services.extractor.tenants import Override, TenantService

@@ -5,18 +5,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.contracts.access import Customers, Limits
+from services.contracts.access import Limits, NoAuth
 from services.contracts.errors import RejectedError, RetryableError
+from services.contracts.integration import Integration
+from services.contracts.reading import Customers, NextUrl, PageNumber
 from services.extractor.access import Fixed
 from services.extractor.answers import Answer
 from services.extractor.auth import Site
-from services.extractor.customers import Customer, instance_of, list_customers
+from services.extractor.customers import Customer, instance_of, list_customers, listed_by
 from services.extractor.fetch import Caller
 from services.extractor.requests import Request
 from tests.extractor.token_vendor import OAUTH, World, answer
 
 SITE = Site("https://desk.example/api", {"org": "7"}, {"X-Key": "k"})
-LISTED = Customers("orgs/{org}/customers", "id", "name.full", records="value", next="more", params={"top": "2"})
+LISTED = Customers(
+    "orgs/{org}/customers", "id", "name.full", records="value", params={"top": "2"}, pagination=NextUrl("more")
+)
 
 
 def customer(number: int) -> dict[str, Any]:
@@ -27,7 +31,9 @@ async def listed(told: dict[str, Answer], customers: Customers = LISTED) -> tupl
     world = World(OAUTH)
     world.vendor.planned = lambda request: told.get(request.address, answer(404))
     caller = Caller(world.runtime, world.vendor, Fixed(SITE), Limits(), ("acme", "desk"))
-    return await list_customers(caller, customers), world.vendor.asked
+    how = listed_by(Integration("desk", "Desk", "https://desk.example/api", NoAuth(), {}, customers=customers))
+    assert how is not None
+    return await list_customers(world.runtime, caller, how), world.vendor.asked
 
 
 async def test_every_page_is_read_and_each_customer_told_once() -> None:
@@ -41,7 +47,7 @@ async def test_every_page_is_read_and_each_customer_told_once() -> None:
     )
     assert found == [Customer("1", "Customer 1"), Customer("2", "Customer 2"), Customer("x", "x")]
     assert [request.source for request in asked] == [
-        "GET orgs/{org}/customers",
+        "GET orgs/{org}/customers page 1",
         "GET orgs/{org}/customers page 2",
     ]
 
@@ -57,6 +63,24 @@ async def test_pages_that_do_not_end_or_lead_elsewhere_are_not_followed(more: st
     first = "https://desk.example/api/orgs/7/customers?top=2"
     with pytest.raises(RejectedError):
         await listed({first: answer(200, {"value": [], "more": more})})
+
+
+async def test_pages_may_be_numbered_as_those_of_any_list() -> None:
+    numbered = Customers(
+        "companies",
+        "id",
+        "name.full",
+        "content",
+        pagination=PageNumber(first=0, size=2, pages="page.totalPages"),
+    )
+    pages = {
+        f"https://desk.example/api/companies?page={number}": answer(
+            200, {"content": [customer(2 * number), customer(2 * number + 1)], "page": {"totalPages": 2}}
+        )
+        for number in range(2)
+    }
+    found, _ = await listed(pages, numbered)
+    assert [one.id for one in found] == ["0", "1", "2", "3"]
 
 
 async def test_a_customer_without_an_id_is_no_answer() -> None:
