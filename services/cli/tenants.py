@@ -24,7 +24,7 @@ from services.cli.connections import (
 from services.cli.credentials import asked, from_variables, missing_variables
 from services.cli.options import MappingsFolder, OneService, OneTenant, Service, TenantId, command
 from services.cli.screen import Columns, Screen, counted
-from services.cli.spelling import plain, service_meant
+from services.cli.spelling import listed, plain, service_meant
 from services.cli.world import UP_FILE, Place, open_world, run
 from services.contracts.errors import FatalError, NotFoundError, RetryableError, UnauthorizedError, UsageError
 from services.contracts.integration import Integration
@@ -121,6 +121,8 @@ async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
         before = next((row for row in others if row.service == wanted.service), None)
         with screen.working(f"proving the credentials with one call to {wanted.integration.title}"):
             proven = await _prove(runtime, screen, wanted, world.settings.names)
+        if before is not None:
+            await _warn_of_another_account(runtime, screen, wanted, before.secret)
         after = _row(wanted, before, others, runtime.clock.now(), world.settings.names)
         if not wanted.dry_run:
             screen.standing = "The new credentials may be stored already; run the command again, it does no harm."
@@ -138,6 +140,25 @@ async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
         enabled=after.enabled,
         dry_run=wanted.dry_run,
     )
+
+
+async def _warn_of_another_account(runtime: "Runtime", screen: Screen, wanted: Wanted, secret: str) -> None:
+    """What is not secret tells whose account it is: two under one name would become one in the lake."""
+    try:
+        former = await runtime.secrets.get(secret)
+    except NotFoundError:
+        return
+    fields = wanted.integration.credentials
+    differ = [
+        fields[name].title
+        for name, value in wanted.credentials.items()
+        if not fields[name].secret and former.get(name, value) != value
+    ]
+    if differ:
+        screen.note(
+            f"Another than before: {listed(differ)}. Of another account the records would mix with the former one's: "
+            f"then remove the service first, or connect it under a name of its own, {wanted.integration.service}:NAME."
+        )
 
 
 async def _prove(runtime: "Runtime", screen: Screen, wanted: Wanted, names: Names) -> dict[str, str]:

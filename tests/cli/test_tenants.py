@@ -136,6 +136,7 @@ def test_run_again_the_credentials_are_replaced_and_the_rest_is_kept(
     told = avesa("setup-service", *ONE)
     assert told.code == 0, told.err
     assert "are replaced" in told.out
+    assert "Another than before: Public key." in told.err
     assert "avesa services resume" in told.out
     (after,) = looked(rows(aws))
     kept = ("created_at", "company_name", "enabled", "interval_s", "secret")
