@@ -245,7 +245,8 @@ def _judge_rows(name: str, expected: list[dict[str, Any]], rows: list[dict[str, 
     if len(there) < len(rows):
         yield Finding("doubled", f"{name}: {len(rows) - len(there)} versions are there twice")
     yield from _compared(f"in table {name}", set(known), set(there))
-    wrong = [at for at, row in known.items() if at in there and _filled(there[at]) != _filled(row)]
+    both = [at for at in known if at in there and not _is_poison(at)]
+    wrong = [at for at in both if _filled(there[at]) != _filled(known[at])]
     if wrong:
         shown = "; ".join(f"{known[at]} is {there[at]}" for at in wrong[:SHOWN_MAX])
         yield Finding("wrong", f"{len(wrong)} versions in table {name}: {shown}")
