@@ -39,7 +39,7 @@ from services.contracts.times import UtcTime, seconds_between
 from services.runtime.gaps import Gaps, Watch
 from services.runtime.leases import Lease
 from services.runtime.loop import outcome_of
-from services.runtime.poison import Inquest, Readings
+from services.runtime.poison import Inquest, Isolation, Readings
 from services.runtime.reading import Batch, read_again, read_shard
 from services.runtime.runtime import Runtime
 
@@ -49,15 +49,15 @@ WRITES_AT_ONCE = 8
 
 
 class Workshop(msgspec.Struct, frozen=True):
-    """What all cutters of a worker share. `numbers` never gives a number twice; `searching` keeps their searches for
-    poison apart."""
+    """What all cutters of a worker share. `numbers` never gives a number twice; `isolation` keeps a search for
+    poison apart from all other work."""
 
     runtime: Runtime
     rules: Rules
     tables: Tables
     numbers: Iterator[int]
     totals: Totals
-    searching: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    isolation: Isolation = msgspec.field(default_factory=Isolation)
 
 
 class ShardCutter:
@@ -68,7 +68,7 @@ class ShardCutter:
         self.row = ShardRow()
         self._inherits = False  # what is taken over from parents is not in our row yet
         runtime = self._runtime = workshop.runtime
-        self._rules, self._totals, self._searching = workshop.rules, workshop.totals, workshop.searching
+        self._rules, self._totals, self._isolation = workshop.rules, workshop.totals, workshop.isolation
         self._inquest = Inquest(lease, lease.row, runtime.emit, divisible=False)
         self._gaps = Gaps(runtime, workshop.rules.gaps, SERVICE, stream)
         self._watch: Watch | None = None
@@ -283,11 +283,12 @@ class ShardCutter:
         """The cut, without what is poison: searched for where owners died before us, or as soon as it raises."""
         sequences = [record.sequence for record in records]
         if not self._inquest.suspicious:
-            made = await outcome_of(self._writer.make(cut, records, self._inquest.readings(sequences)))
+            async with self._isolation.beside_others():
+                made = await outcome_of(self._writer.make(cut, records, self._inquest.readings(sequences)))
             if not isinstance(made, Exception):
                 return await self._writer.write(cut, made)
             self._inquest.suspect()
-        async with self._searching:
+        async with self._isolation.alone():
             await self._search(cut, records)
             made = await self._writer.make(cut, records, self._inquest.readings(sequences))
             return await self._writer.write(cut, made)

@@ -8,11 +8,14 @@ from then on a dead letter with its bytes; what raises what nobody meant is conv
 
     deaths of a fatal line among n:  2 before anyone is suspicious + at most log2(n) + 2 + CONVINCED_AFTER
 
-A death that no trial shows (in publishing; of much at once) is isolated by taking records for good, one at a time and
-each committed; one that is fatal CONVINCED_AFTER times then is convicted whole. Lines are counted from 0.
+What is fatal together and in no part of it, CONVINCED_AFTER times, or a death that no trial shows (in publishing), is
+isolated by taking records for good, one at a time and each committed; one that is fatal CONVINCED_AFTER times then is
+convicted whole. Lines are counted from 0.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -156,10 +159,38 @@ def sample(
 
 
 # -- the inquest ------------------------------------------------------------------------------------------------------
+class Isolation:
+    """What else a process does while it searches: no other pure work, or a death would be blamed on what was tried."""
+
+    def __init__(self) -> None:
+        self._door, self._idle, self._working = asyncio.Lock(), asyncio.Event(), 0
+        self._idle.set()
+
+    @asynccontextmanager
+    async def beside_others(self) -> AsyncIterator[None]:
+        """Pure work, any number of it at a time; waits while a search is on."""
+        async with self._door:
+            self._working += 1
+            self._idle.clear()
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """A search, and what is taken for good after it; waits until all other work has ended."""
+        async with self._door:
+            await self._idle.wait()
+            yield
+
+
 class Inquest:
     """What is known and done about poison in the work of one lease. Errors: FencedError, RetryableError.
 
-    Only one search at a time in a process: of two trials that end together, only one was fatal.
+    A search goes on alone in its process (`Isolation`).
     `divisible`: records can be taken for good one at a time. Where they cannot, what is fatal only as a whole loses
     its largest record, again and again if need be.
     """
@@ -239,24 +270,38 @@ class Inquest:
     # -- what former owners left
     async def _take_up_trial(self, records: Sequence[Suspect], probe: Probe) -> bool:
         """Go on with a trial that was fatal. Must records be taken one at a time now?"""
-        died = self._died
-        held = [] if died is None else within(died.span, records)
+        died, held = self._died, [] if self._died is None else within(self._died.span, records)
         if died is None or not held:
             return False
         self._died = None
-        if not died.for_good:
-            span = died.span if died.span.lines is not None else span_of(held)
-            await self._sift(span, records, probe, guilty=True, fatal=died.fatal + 1)
-            return not self._found
-        if len(held) > 1 and self._divisible:
-            return True
-        if died.fatal + 1 >= CONVINCED_AFTER:
-            free = [record for record in held if WHOLE not in self._poison.get(record.sequence, {})]
-            largest = max(free or held, key=lambda record: record.size)
-            await self._convict(Span(largest.sequence, largest.sequence), "")
-        else:
-            self._fatal[span_of(held)] = died.fatal + 1
+        fatal = died.fatal + 1
+        if died.for_good:
+            return await self._take_up_work(held, fatal)
+        span = died.span if died.span.lines is not None else span_of(held)
+        await self._sift(span, records, probe, guilty=True, fatal=fatal)
+        if self._found or halves(span, records) is None:
+            return False
+        # No part of it is. Is it fatal as a whole, or was the death not of this trial at all?
+        if fatal < CONVINCED_AFTER:
+            return bool(await self._try(span, records, probe, fatal))
+        if not self._divisible:
+            await self._convict_largest(held)
         return True
+
+    async def _take_up_work(self, held: Sequence[Suspect], fatal: int) -> bool:
+        """Go on after a death for good."""
+        if self._divisible and len(held) > 1:
+            return True
+        if fatal < CONVINCED_AFTER:
+            self._fatal[span_of(held)] = fatal
+            return self._divisible  # where nothing can be taken alone, it is searched once more first
+        await self._convict_largest(held)
+        return True
+
+    async def _convict_largest(self, held: Sequence[Suspect]) -> None:
+        free = [record for record in held if WHOLE not in self._poison.get(record.sequence, {})]
+        largest = max(free or held, key=lambda record: record.size)
+        await self._convict(Span(largest.sequence, largest.sequence), "")
 
     # -- trials
     async def _sift(

@@ -14,7 +14,7 @@ from services.contracts.times import UtcTime, seconds_between
 from services.runtime.dead_letters import DeadLetter
 from services.runtime.leases import Lease
 from services.runtime.loop import beating, cancelled, outcome_of
-from services.runtime.poison import ALL, Inquest, Readings
+from services.runtime.poison import ALL, Inquest, Isolation, Readings
 from services.runtime.publisher import Publisher
 from services.runtime.reading import Batch, read_again
 from services.runtime.runtime import Runtime
@@ -66,13 +66,13 @@ class _Cut(msgspec.Struct):
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """What the shards of a worker share. `searching` keeps their searches for poison apart."""
+    """What the shards of a worker share. `isolation` keeps a search for poison apart from all other work."""
 
     runtime: Runtime
     catalogue: Catalogue
     publisher: Publisher
     limits: Limits
-    searching: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    isolation: Isolation = msgspec.field(default_factory=Isolation)
 
 
 class ShardRun:
@@ -86,7 +86,7 @@ class ShardRun:
         self.position: str | None = row.get("position")
         runtime = self._runtime = bench.runtime
         self._lease, self._memory, self._limits, self._totals = lease, memory, bench.limits, totals
-        self._catalogue, self._publisher, self._searching = bench.catalogue, bench.publisher, bench.searching
+        self._catalogue, self._publisher, self._isolation = bench.catalogue, bench.publisher, bench.isolation
         self._closed = shard.closed
         self._again = read_again(lease, self.position)
         self._open = _Cut([], Totals())
@@ -148,7 +148,8 @@ class ShardRun:
     ) -> Output:
         """The output with `piece`, or what is left of it where that had to be searched for poison and is committed."""
         if not self._inquest.suspicious:
-            made = await outcome_of(self._transform(piece, routes, output, now))
+            async with self._isolation.beside_others():
+                made = await outcome_of(self._transform(piece, routes, output, now))
             if not isinstance(made, Exception):
                 await self._park(output)
                 return output
@@ -159,7 +160,7 @@ class ShardRun:
             read = [msgspec.structs.replace(known[one], reading=readings.get(one, ALL)) for one in sequences]
             await self._runtime.threads.run(rehearse, read, routes, self._memory, now)
 
-        async with self._searching:
+        async with self._isolation.alone():
             await self._committed()  # what it says of trials is older than what is noted from here on
             for group in await self._inquest.search([envelope.suspect for envelope in piece], probe):
                 await self._inquest.begin(group)

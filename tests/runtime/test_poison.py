@@ -19,6 +19,7 @@ from services.runtime.poison import (
     SUSPICIOUS_AFTER,
     WHOLE,
     Inquest,
+    Isolation,
     Readings,
     Span,
     Suspect,
@@ -249,6 +250,52 @@ async def test_where_records_cannot_be_taken_apart_the_largest_goes_until_the_re
     await shard.work()
     assert set(shard.letters) == {("5", WHOLE), ("7", WHOLE)}
     assert set(shard.read) == {line for line in shard.lines if line[0] not in {"5", "7"}}
+
+
+class DiesOnceBesides(Shard):
+    """Whose worker dies once, of something else, in a trial of innocent records."""
+
+    happened = False
+
+    async def probe(self, sequences: Sequence[str], readings: Readings) -> None:
+        if "9" not in sequences and not self.happened:
+            self.happened = True
+            raise Killed
+        await super().probe(sequences, readings)
+
+
+async def test_after_a_death_in_the_trial_of_an_innocent_the_guilty_is_found_though_nothing_is_taken_alone() -> None:
+    shard = DiesOnceBesides({"1": 20} | {str(n): 4 for n in range(2, 12)}, fatal={("9", 2)}, divisible=False)
+    await shard.work()
+    assert shard.happened
+    assert set(shard.letters) == {("9", 2)}
+    assert set(shard.read) == shard.lines - {("9", 2)}
+
+
+async def test_a_search_goes_on_alone_and_other_work_side_by_side() -> None:
+    isolation, done = Isolation(), asyncio.Event()
+    at_once: list[str] = []
+    seen: list[tuple[str, ...]] = []
+
+    async def work(name: str) -> None:
+        async with isolation.beside_others():
+            at_once.append(name)
+            seen.append(tuple(at_once))
+            await done.wait()
+            at_once.remove(name)
+
+    async def search() -> None:
+        async with isolation.alone():
+            assert at_once == []
+            seen.append(("search",))
+
+    tasks = [asyncio.create_task(one) for one in (work("a"), work("b"), search(), work("c"))]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert seen == [("a",), ("a", "b")]
+    done.set()
+    await asyncio.gather(*tasks)
+    assert seen == [("a",), ("a", "b"), ("search",), ("c",)]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -240,18 +240,22 @@ def _was_read(world: World, at: float, event: PositionExpired) -> bool:
     if event.shard.startswith("all of"):
         return False
     scope = scope_of(event.stream, "", event.group)
-    commits = [
+    writes = [
         write
         for write in world.aws.rows.log
-        if write.at <= at
-        and write.key["scope"].startswith(scope)
-        and write.key["name"] == event.shard
-        and NUMBER in write.values
-        and not write.values.keys().isdisjoint(("position", "read_to_end_at"))
+        if write.at <= at and write.key["scope"].startswith(scope) and write.key["name"] == event.shard
     ]
-    horizon = GapRules(RETENTION_S).horizon(world.clock.then(at))
+    commits = [
+        write
+        for write in writes
+        if NUMBER in write.values and not write.values.keys().isdisjoint(("position", "read_to_end_at"))
+    ]
+    told = world.clock.then(at)
+    horizon = GapRules(RETENTION_S).horizon(told)
     if commits and world.clock.then(commits[-1].at) < shifted(horizon, seconds=TOLD_LATE_S):
         return False
+    if not commits and world.clock.then(writes[0].at) > shifted(told, seconds=-TOLD_LATE_S):
+        return False  # a child whose parents were behind for as long: nobody can tell what it once held
     position = int(from_item(commits[-1].after).get("position") or 0) if commits else 0
     records = [one.record for one in world.aws.streams.log.get(event.stream, []) if one.shard_id == event.shard]
     return not any(int(record.sequence) > position and record.arrived_at < horizon for record in records)
