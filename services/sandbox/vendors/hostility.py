@@ -115,10 +115,14 @@ class Hostility:
         self._refresh_fails = 0
 
     def _veil(self, collections: Sequence[str]) -> None:
-        """Some lists show half of their records, none, or miss one; only such as have not changed of late."""
+        """Some lists show half of their records, none, or miss one; only such as have not changed of late, and as were
+        listed since: a reader may have been locked out meanwhile."""
         changed, seen = (self.store.now - timedelta(seconds=found) for found in (VEIL_CHANGED_S, VEIL_SEEN_S))
+        lists = [one.answer.shown for one in self.served if one.honest and one.answer.shown is not None]
+        listed = {row.version for shown in lists if not shown.one for row in shown.rows}
         for name in collections:
             old = [row for row in self.store.rows(name) if row.updated < changed and row.seen_from < seen]
+            old = [row for row in old if row.version in listed]
             keep = self.rng.choice((0, 1, len(old) // 2))
             hidden = old if keep == 0 else old[:1] if keep == 1 else self.rng.sample(old, keep)
             self.store.veiled |= {(name, row.id) for row in hidden}
