@@ -223,7 +223,12 @@ def glue_properties(settings: Settings) -> dict[str, Any]:
     No call to Glue is repeated by boto3: an update whose answer was lost would be refused the second time, and
     pyiceberg removes the files of a refused commit, which is the table's then. We repeat the merge instead.
     """
-    properties: dict[str, Any] = {"glue.region": settings.region, "s3.region": settings.region, "glue.max-retries": 0}
+    properties: dict[str, Any] = {
+        "glue.region": settings.region,
+        "glue.max-retries": 0,
+        "s3.region": settings.region,
+        "py-io-impl": "services.compactor.lake_io.LakeIO",
+    }
     optional = {
         "glue.endpoint": settings.endpoint_url,
         "s3.endpoint": settings.endpoint_url,
