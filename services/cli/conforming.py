@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,7 @@ from services.runtime.mapping_files import files_in_force, load_mappings
 
 COUNTED_CLASSES = "AB"  # what vendors published themselves; C and D are rebuilt or a third party's: a hint, no evidence
 _SOURCES = "SOURCES.md"
+DESCRIPTIONS: Final = Path("openapi")  # where nobody says where they are
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -63,6 +65,14 @@ def integrations_of(own: Path | None, service: str | None) -> tuple[dict[str, Ca
     integration = decode_integration(file.read_bytes(), str(file))
     check_against(integration, tables, str(file))
     return tables, [integration]
+
+
+def descriptions_at(typed: Path | None) -> Path:
+    """The file or folder of descriptions. Errors: UsageError for a typed one that is not there."""
+    if typed is not None and not typed.exists():
+        remedy = "Look at the spelling: nothing was compared."
+        raise UsageError(f"the path {str(typed)!r} does not exist", where="--openapi", remedy=remedy)
+    return typed if typed is not None else DESCRIPTIONS
 
 
 def compare(integration: Integration, tables: Mapping[str, CanonicalTable], openapi: Path) -> Compared | None:

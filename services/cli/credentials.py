@@ -39,18 +39,37 @@ def variables_of(service: str, field: str, credential: Credential) -> list[str]:
     name, _, instance = service.partition(":")
     prefixes = [f"{name}_{instance}", name] if instance else [name]
     names = [f"{prefix}_{word}" for word in (field, *credential.aliases) for prefix in prefixes]
-    return ["".join(letter if letter.isalnum() else "_" for letter in text).upper() for text in names]
+    return [_as_variable(text) for text in names]
+
+
+def variables_set(service: str, integration: Integration, read: ReadVariable) -> dict[str, str]:
+    """Field -> the variable of the environment that holds it."""
+    found: dict[str, str] = {}
+    for field, credential in integration.credentials.items():
+        names = variables_of(service, field, credential)
+        name = next((name for name in names if (read(name) or "").strip()), None)
+        if name is not None:
+            found[field] = name
+    return found
 
 
 def from_variables(service: str, integration: Integration, read: ReadVariable) -> dict[str, str]:
     """The credentials that the environment holds."""
-    found: dict[str, str] = {}
-    for field, credential in integration.credentials.items():
-        values = (read(name) for name in variables_of(service, field, credential))
-        value = next((text.strip() for text in values if text and text.strip()), None)
-        if value is not None:
-            found[field] = from_file(value)
-    return found
+    used = variables_set(service, integration, read)
+    return {field: from_file((read(name) or "").strip()) for field, name in used.items()}
+
+
+def told_variables(service: str, used: Mapping[str, str]) -> str:
+    """Which variables are used, for a person; of an instance also which of them it shares with others."""
+    told = f"credentials from the environment: {listed(list(used.values()))}"
+    name, _, instance = service.partition(":")
+    own = _as_variable(f"{name}_{instance}_")
+    shared = [variable for variable in used.values() if instance and not variable.startswith(own)]
+    return f"{told}. {listed(shared)}: not of {service} alone, {own}... would be" if shared else told
+
+
+def _as_variable(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text).upper()
 
 
 def from_file(text: str) -> str:

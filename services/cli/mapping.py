@@ -184,10 +184,18 @@ def _show_service(screen: Screen, integration: Integration) -> None:
             "PATH": lambda row: row[1].path,
             "TABLE": lambda row: _table_of(row[1]) or "(raw only)",
             "EVERY": lambda row: lasting(row[1].interval_s) if row[1].enabled else "not read",
+            "LAG": lambda row: _lag(row[1], integration),
             "CHANGES": lambda row: changes_in_words(row[1], integration),
             "DELETES": lambda row: deletes_in_words(row[0], integration),
+            "PERMISSION": lambda row: row[1].permission,
         },
     )
+
+
+def _lag(endpoint: Endpoint, integration: Integration) -> str | None:
+    """How late the vendor may show a change; with EVERY it is what `avesa status` calls PROMISED."""
+    since = endpoint.incremental or integration.incremental
+    return lasting(since.lag_s) if isinstance(since, SinceTime) and since.lag_s else None
 
 
 def changes_in_words(endpoint: Endpoint, integration: Integration) -> str:
@@ -235,6 +243,9 @@ def _show_endpoint(screen: Screen, integration: Integration, name: str) -> None:
     screen.say(f"modified at: {endpoint.updated_at or integration.updated_at or 'not told by the vendor'}")
     screen.say(f"changes:     {changes_in_words(endpoint, integration)}")
     screen.say(f"deletes:     {deletes_in_words(name, integration)}")
+    if endpoint.parent is not None:
+        along = f", whose {', '.join(endpoint.parent.include)} each takes along" if endpoint.parent.include else ""
+        screen.say(f"below:       each record of {endpoint.parent.endpoint}{along}")
     if endpoint.permission:
         screen.say(f"needs:       {endpoint.permission}")
     if endpoint.drop:
@@ -340,14 +351,14 @@ def conform_(
         str | None, typer.Argument(metavar="[SERVICE]", help="This service only.", show_default=False)
     ] = None,
     openapi: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--openapi",
             metavar="FILE|DIR",
             help="The vendor's OpenAPI 3 or Swagger 2 file as JSON, or a folder of such files: there the name "
-            "`described_by` gives, else SERVICE.json.",
+            "`described_by` gives, else SERVICE.json. Default: the folder openapi, where there is one.",
         ),
-    ] = Path("openapi"),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every fact, confirmed ones too.")] = False,
     mappings: MappingsFolder = None,
 ) -> int:
@@ -356,20 +367,28 @@ def conform_(
     Paths, parameters, page sizes and every field: confirmed, contradicted or not described. Exit code 1 where something
     is contradicted that the file does not explain (`described.differs`). A description that is not there: NOT CHECKED.
     """
-    from services.cli.conforming import compare, description_name, integrations_of, show_compared, show_sum
+    from services.cli.conforming import (
+        compare,
+        description_name,
+        descriptions_at,
+        integrations_of,
+        show_compared,
+        show_sum,
+    )
 
+    place = descriptions_at(openapi)
     tables, integrations = integrations_of(mappings, service)
     compared, missing = [], []
     for integration in integrations:
-        found = compare(integration, tables, openapi)
+        found = compare(integration, tables, place)
         if found is None:
-            missing.append((integration.service, description_name(integration) if openapi.is_dir() else str(openapi)))
+            missing.append((integration.service, description_name(integration) if place.is_dir() else str(place)))
             continue
         compared.append(found)
         show_compared(screen, found, every=every)
     show_sum(screen, compared, missing)
     if missing:
-        screen.note(f"NOT CHECKED: {', '.join(name for name, _ in missing)} (no description at {openapi})")
+        screen.note(f"NOT CHECKED: {', '.join(name for name, _ in missing)} (no description at {place})")
     return 0 if all(each.holds for each in compared) else 1
 
 

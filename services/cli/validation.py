@@ -8,6 +8,7 @@ import msgspec
 
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
+from services.contracts.mapping_checks import oversights
 from services.contracts.mapping_files import (
     MappingError,
     Problem,
@@ -76,6 +77,7 @@ def _problems(tables: Iterable[Path], integrations: Iterable[Path]) -> Iterator[
         except MappingError as err:
             yield from err.problems
             continue
+        yield from (Problem(_shown(file), at, what, remedy) for at, what, remedy in oversights(integration, read))
         yield from _uncompilable(integration, read, _shown(file))
 
 

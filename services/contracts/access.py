@@ -17,7 +17,8 @@ Template = str
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing a user is asked for. `aliases` are older names also accepted from the environment.
 
-    `default` is used where none is given; one that is not `required` may be left empty.
+    `default` is used where none is given; one that is not `required` may be left empty. One that has a default, be it
+    `""`, does not decide which of several ways to sign in is meant.
     """
 
     title: str

@@ -10,6 +10,8 @@ fact that begins so):
     record_id (record_id.PATH of a composite one)  updated_at  schema
     field.PATH  custom_fields.PATH  drop.PATH  deleted_when.PATH  tombstone.PATH  parent.PATH  fields.NAME
     page.PATH  delta.PATH  delta.first_path    what pages and increments need of an answer, or of the last record
+
+What records take along of their parent (`_parent.NAME`) is ours: described nowhere.
 """
 
 import re
@@ -21,7 +23,7 @@ import msgspec
 
 from services.contracts import fields, reading
 from services.contracts.hints import did_you_mean
-from services.contracts.integration import Endpoint, Integration
+from services.contracts.integration import PARENT_KEY, Endpoint, Integration
 from services.contracts.openapi import Description, Found, Operation, Parameter, Place, Verdict
 from services.contracts.schema import CanonicalTable, ColumnType
 
@@ -117,6 +119,7 @@ def _covers(key: str, fact: str) -> bool:
 
 Facts = Iterator[tuple[str, Found]]
 _SILENT = Found("not described")
+_OURS = Found("not described", "a value of the parent's record (`parent.include`)")
 
 
 class _Look(msgspec.Struct, frozen=True):
@@ -253,8 +256,7 @@ class _Look(msgspec.Struct, frozen=True):
             if self.endpoint.described.schema is None:
                 record = item
         for fact, path, column, kind in self._record_paths():
-            found = record.place.at(path) if record.place is not None else _SILENT
-            yield fact, _held(found, column, kind)
+            yield fact, _held(_field(record.place, path), column, kind)
         yield from self._custom_fields(record.place)
         yield from self._parents()
 
@@ -300,7 +302,7 @@ class _Look(msgspec.Struct, frozen=True):
             for column, field in endpoint.canonical.fields.items():
                 known = table.columns.get(column) if table is not None else None
                 kind = known.type if known is not None else "json"
-                yield from ((f"field.{path}", path, column, own or kind) for path, own in paths_of(field))
+                yield from ((f"field.{path}", path, column, own or kind) for path, own in fields.paths_of(field))
 
     def _other_paths(self) -> Iterator[tuple[str, str]]:
         endpoint = self.endpoint
@@ -321,7 +323,7 @@ class _Look(msgspec.Struct, frozen=True):
         inside = [custom.name, custom.value] if isinstance(custom, fields.NamedValues) else []
         paths = [custom.path, *(f"{custom.path}.*.{path}" for path in inside)]
         for path in paths:
-            found = record.at(path) if record is not None else _SILENT
+            found = _field(record, path)
             if found.verdict == "contradicted" and own is None:
                 return  # the integration's form is that of all records that have such fields; this one has none
             yield f"custom_fields.{path}", found
@@ -333,7 +335,7 @@ class _Look(msgspec.Struct, frozen=True):
         above = msgspec.structs.replace(self, endpoint=self.integration.endpoints[parent.endpoint])
         record = above._record()
         for path in (parent.path, *parent.values.values()):
-            yield f"parent.{path}", record.at(path) if record is not None else _SILENT
+            yield f"parent.{path}", _field(record, path)
 
     def _record(self) -> Place | None:
         named = self._named_schema()
@@ -345,24 +347,11 @@ class _Look(msgspec.Struct, frozen=True):
         return listed.items().place if listed is not None else None
 
 
-def paths_of(field: fields.Field) -> Iterator[tuple[str, ColumnType | None]]:
-    """Every path a field looks at (`*`: any item of a list), and as what; None where it becomes the column's value."""
-    match field:
-        case fields.First(paths=paths):
-            yield from ((path, None) for path in paths)
-        case fields.Call(paths=paths):  # what a function takes is its own affair
-            yield from ((path, "json") for path in paths)
-        case fields.ValueMap(path=path):
-            yield path, "string"
-        case fields.When(path=path, test=test):
-            yield from ((path, None), (test, "string"))
-        case fields.Item(path=path, test=test, value=value):
-            yield f"{path}.*.{test}", "string"
-            yield (path, "json") if value is None else (f"{path}.*.{value}", None)
-        case str():
-            yield field, None
-        case _:
-            return
+def _field(record: Place | None, path: str) -> Found:
+    """What lies at a path of a record. What it takes along of its parent is ours, and no vendor describes it."""
+    if path.partition(".")[0] == PARENT_KEY:
+        return _OURS
+    return record.at(path) if record is not None else _SILENT
 
 
 def _held(found: Found, column: str, kind: ColumnType) -> Found:

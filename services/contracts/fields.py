@@ -3,12 +3,13 @@
 A *path* is dotted (`status.name`): object keys, or list positions as numbers.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
 from services.contracts.access import Path
-from services.contracts.schema import Name
+from services.contracts.schema import ColumnType, Name
 
 
 class First(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="first"):
@@ -57,6 +58,26 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="functio
 
 
 Field = Path | First | ValueMap | When | Item | Constant | Call
+
+
+def paths_of(field: Field) -> Iterator[tuple[str, ColumnType | None]]:
+    """Every path a field looks at (`*`: any item of a list), and as what; None where it becomes the column's value."""
+    match field:
+        case First(paths=paths):
+            yield from ((path, None) for path in paths)
+        case Call(paths=paths):  # what a function takes is its own affair
+            yield from ((path, "json") for path in paths)
+        case ValueMap(path=path):
+            yield path, "string"
+        case When(path=path, test=test):
+            yield from ((path, None), (test, "string"))
+        case Item(path=path, test=test, value=value):
+            yield f"{path}.*.{test}", "string"
+            yield (path, "json") if value is None else (f"{path}.*.{value}", None)
+        case str():
+            yield field, None
+        case _:
+            return
 
 
 class NamedValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):

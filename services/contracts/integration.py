@@ -4,7 +4,7 @@ Every place a file can vary is a typed variant: who we are (`access.py`), how li
 columns they become (`fields.py`). JSON Schema for editors is generated from these types (`avesa mapping schema`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -27,11 +27,18 @@ from services.contracts.reading import (
 )
 from services.contracts.schema import Name
 
+PARENT_KEY: Final = "_parent"
+
 
 class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Read this endpoint once per record of another: `{name}` in its templates is the value at `path` of each parent.
 
     `path` is (part of) the parent's record id; `values` are further values of the parent's record for templates.
+    `include` (dlt's `include_from_parent`): which of them, `name` or names of `values`, each record read below takes
+    along under the key `_parent`, as text, or null where the parent has none. It is then a part of the record like any
+    other: `_parent.ticket_id` may be (part of) its record id, feed a column or be the path of a value for endpoints
+    below it, and a record whose parent's value changed has changed. A record that hangs from several parents needs
+    theirs in its record id.
     `when_changed`: the vendor changes a parent whenever what hangs from it changes, so that only changed parents are
     read below; all of them once per `all_every_s` seconds.
     """
@@ -40,6 +47,7 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Path = "id"
     name: Name = "parent_id"
     values: dict[Name, Path] = {}
+    include: list[Name] = []
     when_changed: bool = False
     all_every_s: Annotated[float, msgspec.Meta(gt=0)] = 86_400.0
 

@@ -15,10 +15,12 @@ import msgspec
 
 from services.contracts import access, fields, reading
 from services.contracts.hints import did_you_mean, known_here
-from services.contracts.integration import Endpoint, Integration, Parent
+from services.contracts.integration import PARENT_KEY, Endpoint, Integration, Parent
+from services.contracts.schema import CanonicalTable
 
 Found = tuple[str, str, str]  # at, what, remedy
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")  # as services/extractor/templates.py reads them
+_ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z+.-]*://[^/?#]*")
 _NAMED_FORMATS = frozenset({"rfc3339_s", "rfc3339_ms", "rfc3339_us", "epoch_s", "epoch_ms", "date", "http"})
 _DIRECTIVES = frozenset("aAbBcdfHIjmMpSUwWxXyYzZGuV%")  # of strftime, as Python documents them
 _ACCOUNT = "account_id"  # of a partner's customer (`Customers`)
@@ -40,6 +42,24 @@ def contradictions(integration: Integration, routes_table: Callable[[str], bool]
     return list(found)
 
 
+def oversights(integration: Integration, tables: Mapping[str, CanonicalTable]) -> Iterator[Found]:
+    """What works and was hardly meant, for whoever writes the file: a service that runs is not stopped by it."""
+    plain = msgspec.to_builtins(integration)
+    used = _names_in({part: value for part, value in plain.items() if part not in ("credentials", "sources")})
+    used |= {way.credential for _, way in _ways(integration) if isinstance(way, access.RefreshToken)}
+    for name in integration.credentials.keys() - used:
+        remedy = f"Write {{{name}}} where it belongs, or do not ask people for it."
+        yield f"$.credentials.{name}", "nothing uses this credential", remedy
+    for name, endpoint in integration.endpoints.items():
+        table = tables.get(endpoint.canonical.table) if endpoint.canonical is not None else None
+        if endpoint.canonical is None or table is None or "id" not in table.columns:
+            continue
+        if "id" not in endpoint.canonical.fields:
+            ids = endpoint.record_id if isinstance(endpoint.record_id, str) else endpoint.record_id[-1]
+            remedy = f'Such as "id": "{ids}"; other tables are joined by it.'
+            yield f"{_key('$.endpoints', name)}.canonical.fields", "the column 'id' comes from nowhere", remedy
+
+
 def _of_integration(integration: Integration) -> Iterator[Found]:
     site = _site_names(integration)
     yield from _authentication(integration)
@@ -47,6 +67,7 @@ def _of_integration(integration: Integration) -> Iterator[Found]:
     if integration.customers is not None:
         sent = {"path": integration.customers.path, "params": integration.customers.params}
         yield from _unfilled(sent, "$.customers", site - {_ACCOUNT})
+        yield from _elsewhere(integration.customers.path, integration.base_url, "$.customers.path")
     yield from _unfilled(integration.headers, "$.headers", site)
     yield from _unfilled(integration.base_url, "$.base_url", site)
     yield from _zone(integration.time_zone, "$.time_zone", site)
@@ -70,6 +91,15 @@ def _names_in(value: object) -> set[str]:
     if isinstance(value, list | tuple):
         return {name for item in value for name in _names_in(item)}
     return set()
+
+
+def _elsewhere(path: str, base: str, at: str) -> Iterator[Found]:
+    """A path that names a host to which no request of ours goes: those below `base` are asked, and no others."""
+    asked, own = _ORIGIN.match(path), _ORIGIN.match(base)
+    if asked is None or (own is None and "{" in asked[0]) or (own is not None and asked[0].lower() == own[0].lower()):
+        return
+    what = f"{asked[0]} is another host than that of `base_url`, {own[0] if own is not None else base}"
+    yield at, what, "Only paths below it are asked. An endpoint may have a `base_url` of its own."
 
 
 def _unfilled(value: object, at: str, known: set[str]) -> Iterator[Found]:
@@ -262,12 +292,16 @@ class _Checked(msgspec.Struct, frozen=True):
         endpoint, at = self.endpoint, self.at
         own = self.site | _parent_names(endpoint.parent)
         yield from self._parent()
+        for where, path in self._record_paths():
+            yield from _of_parent(path, endpoint.parent, where)
         brought = _brought(self.pages) | _brought_by_time(self.since, self.pages)
         brought |= {"fields"} if endpoint.fields is not None else set()
         held = self.integration.filter
         brought |= {"where"} if held is not None and held.param is None else set()
         brought |= {"job"} if endpoint.export is not None else set()
         yield from _unfilled(self.sent, at, own | brought)
+        for part, path in self._paths():
+            yield from _elsewhere(path, endpoint.base_url or self.integration.base_url, part)
         if endpoint.base_url is not None:
             yield from _unfilled(endpoint.base_url, f"{at}.base_url", self.site)
         yield from self._increment(own)
@@ -285,6 +319,21 @@ class _Checked(msgspec.Struct, frozen=True):
         yield from _custom_fields(endpoint.custom_fields, f"{at}.custom_fields")
         if endpoint.canonical is not None:
             yield from _zone(endpoint.canonical.time_zone, f"{at}.canonical.time_zone", set())
+
+    def _paths(self) -> Iterator[tuple[str, str]]:
+        """(where it stands, path) of every call below `base_url`."""
+        endpoint, deletes = self.endpoint, self.endpoint.deletes or self.integration.deletes
+        yield f"{self.at}.path", endpoint.path
+        others: list[tuple[str, str | None]] = []
+        if isinstance(deletes, reading.Sweep):
+            others += [(f"{self._whose('deletes')}.{part}", getattr(deletes, part)) for part in ("path", "confirm")]
+        if isinstance(self.since, reading.DeltaToken):
+            others.append((f"{self._whose('incremental')}.first_path", self.since.first_path))
+        if endpoint.export is not None:
+            others += [(f"{self.at}.export.{part}", getattr(endpoint.export, part)) for part in ("create", "poll")]
+        if endpoint.fields is not None:
+            others.append((f"{self.at}.fields.describe", endpoint.fields.describe))
+        yield from ((at, path) for at, path in others if path is not None)
 
     def _whose(self, part: str) -> str:
         """Where a part stands that an endpoint may leave to the integration."""
@@ -310,6 +359,45 @@ class _Checked(msgspec.Struct, frozen=True):
             if parent.path not in ids:
                 there = f"{parent.endpoint!r} has {', '.join(ids)}. Other values go into `values`."
                 yield f"{at}.path", f"{parent.path!r} is no part of the parent's record id", there
+            for name, path in parent.values.items():
+                yield from _of_parent(path, above.parent, f"{at}.values.{name}")
+        yield from self._included(parent, at)
+
+    def _included(self, parent: Parent, at: str) -> Iterator[Found]:
+        given = _parent_names(parent)
+        for index, name in enumerate(parent.include):
+            if name not in given:
+                remedy = did_you_mean(name, given) or f"Give its path in `values`. {known_here(given)}"
+                yield f"{at}.include[{index}]", f"the parent gives no {name!r}", remedy
+            elif name in parent.include[:index]:
+                yield f"{at}.include[{index}]", f"{name!r} stands here more than once", ""
+
+    def _record_paths(self) -> Iterator[tuple[str, str]]:
+        """(where it stands, path in a record): every place of a record that the endpoint names."""
+        endpoint, at = self.endpoint, self.at
+        if isinstance(endpoint.record_id, str):
+            yield f"{at}.record_id", endpoint.record_id
+        else:
+            yield from ((f"{at}.record_id[{index}]", path) for index, path in enumerate(endpoint.record_id))
+        if endpoint.updated_at is not None:
+            yield f"{at}.updated_at", endpoint.updated_at
+        if endpoint.deleted_when is not None:
+            yield f"{at}.deleted_when.path", endpoint.deleted_when.path
+        yield from ((f"{at}.drop[{index}]", path) for index, path in enumerate(endpoint.drop))
+        for index, stone in enumerate(endpoint.tombstones):
+            here = f"{at}.tombstones[{index}]"
+            yield f"{here}.record_id", stone.record_id
+            if stone.at is not None:
+                yield f"{here}.at", stone.at
+            if stone.when is not None:
+                yield f"{here}.when.path", stone.when.path
+        for part in ("key", "time", "id", "last"):
+            path = getattr(self.pages, part, None)
+            if path is not None:
+                yield f"{self._whose('pagination')}.{part}", path
+        columns = endpoint.canonical.fields if endpoint.canonical is not None else {}
+        for column, field in columns.items():
+            yield from ((f"{at}.canonical.fields.{column}", path) for path, _ in fields.paths_of(field))
 
     def _in_a_ring(self) -> bool:
         above: Endpoint | None = self.endpoint
@@ -379,12 +467,20 @@ class _Checked(msgspec.Struct, frozen=True):
             yield from _must_hold(deletes.confirm, f"{at}.confirm", "record_id")
             # A record that is looked for does not tell its parent.
             yield from _unfilled(deletes.confirm, f"{at}.confirm", self.site | {"record_id"})
+        parent = _parent_names(self.endpoint.parent)
+        if deletes.path is not None and not _names_in(deletes.path) & parent and self._known_by_parent():
+            what = "a list that is not read below each parent cannot tell the record ids"
+            yield f"{at}.path", what, f"They hold what records take along of their parent. {known_here(parent)}"
         pages = _brought(deletes.pagination) if deletes.pagination is not None else brought
         yield from _unfilled({"path": deletes.path or "", "params": deletes.params}, at, own | brought | pages)
         if deletes.pagination is not None:
             sent = self.sent | {"sweep": [deletes.path or "", deletes.params]}
             has_filter = self.integration.filter is not None
             yield from _turning(deletes.pagination, f"{at}.pagination", sent, own, has_filter)
+
+    def _known_by_parent(self) -> bool:
+        ids = self.endpoint.record_id
+        return any(path.partition(".")[0] == PARENT_KEY for path in ([ids] if isinstance(ids, str) else ids))
 
     # -- what is asked and answered --
     def _shape(self) -> Iterator[Found]:
@@ -424,6 +520,20 @@ class _Checked(msgspec.Struct, frozen=True):
         sent = [self.sent, msgspec.to_builtins(export.body) if export is not None else {}]
         if "fields" not in _names_in(sent):
             yield at, "{fields} is missing", "Write {fields} into `params` or `body`, where the names belong."
+
+
+def _of_parent(path: str, parent: Parent | None, at: str) -> Iterator[Found]:
+    """A path of what records take along of their parent, and they do not."""
+    key, _, name = path.partition(".")
+    if key != PARENT_KEY:
+        return
+    if parent is None:
+        yield at, f"{path!r} is a value of the parent's record, and the endpoint has no `parent`", ""
+    elif name not in parent.include and (name or not parent.include):
+        remedy = (
+            did_you_mean(name, parent.include) or f"Name it in `parent.include`. {known_here(_parent_names(parent))}"
+        )
+        yield at, f"records take no {name!r} of their parent along", remedy
 
 
 def _parent_names(parent: Parent | None) -> set[str]:

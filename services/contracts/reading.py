@@ -157,10 +157,12 @@ class NextUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="next
 
 
 class LinkHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="link"):
-    """The header `Link` names the next page, `rel="next"`, on the same host (RFC 8288)."""
+    """The header `Link` names the next page, `rel="next"`, on the same host (RFC 8288). `numbered`: by its number; then
+    rows move under the pages, and a walk of several is repeated until two agree."""
 
     size_param: str | None = None
     size: Count = 100
+    numbered: bool = False
 
 
 class Keyset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="keyset"):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from services.contracts.access import Auth, BasicAuth, BearerAuth, KeyAuth, NoAuth, RefreshToken
+from services.contracts.access import Auth, BasicAuth, BearerAuth, Credential, KeyAuth, NoAuth, RefreshToken
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
 from services.extractor.addresses import base_url
@@ -81,7 +81,7 @@ def chosen(integration: Integration, credentials: Mapping[str, str]) -> Auth:
     asked = [credentials_of(integration, way) for way in ways]
     known = given(integration, credentials)
     for way, names in zip(ways, asked, strict=True):
-        if all(known.get(name) for name in names):
+        if all(known.get(name) or integration.credentials[name].default is not None for name in names):
             return way
     needs = "; or ".join(", ".join(name for name in integration.credentials if name in names) for names in asked)
     raise _not_given(f"{integration.title} needs {needs}")
@@ -108,8 +108,12 @@ def missing_for(integration: Integration, way: Auth, credentials: Mapping[str, s
     return [
         name
         for name in asked_for(integration, way)
-        if not known.get(name) and (integration.credentials[name].required or (several and name in named))
+        if not known.get(name) and _is_needed(integration.credentials[name], of_a_way=several and name in named)
     ]
+
+
+def _is_needed(credential: Credential, *, of_a_way: bool) -> bool:
+    return credential.required or (of_a_way and credential.default is None)
 
 
 def require(integration: Integration, credentials: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ late; and below all of them now and then.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -45,13 +45,17 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 def uppers(
-    items: Iterable[tuple[str, Entry]], parent: Parent, part: int | None, inherits: Sequence[tuple[str, int]]
+    items: Iterable[tuple[str, Entry]],
+    parent: Parent,
+    part: int | None,
+    inherits: Sequence[tuple[str, int]],
+    dispensable: frozenset[str] = frozenset(),
 ) -> dict[str, Upper]:
     """The parents that are there, by key, in its order.
 
     Shape:  `part` is which part of a composite id the value is, None where it is all of it; `inherits` are further
             values by name and by place in an entry's links. Parents that give the same values are one; one that lacks
-            a value, or was remembered before anybody asked for it, gives none.
+            a value that is not `dispensable`, or was remembered before anybody asked for it, gives none.
     """
     found: dict[str, Upper] = {}
     links_min = max((place + 1 for _, place in inherits), default=0)
@@ -60,7 +64,7 @@ def uppers(
             continue
         own = record_id if part is None else msgspec.json.decode(record_id, type=list[str])[part]
         values = {parent.name: own, **{name: entry.links[place] for name, place in inherits}}
-        if not all(values.values()):
+        if not all(value or name in dispensable for name, value in values.items()):
             continue
         key = msgspec.json.encode(list(values.values())).decode() if inherits else own
         known = found.get(key)
@@ -70,6 +74,14 @@ def uppers(
             changed_at = max(entry.effective_at, known.changed_at if known is not None else "")
         found[key] = Upper(key, values, state, changed_at)
     return {key: found[key] for key in sorted(found)}
+
+
+def included(parent: Parent | None, values: Mapping[str, str] | None) -> bytes:
+    """What the records read below a parent take along of it: a JSON object, b"" where they take nothing. `values` are
+    `Upper.values`; None where a list below no parent is read."""
+    if parent is None or values is None or not parent.include:
+        return b""
+    return msgspec.json.encode({name: values[name] or None for name in parent.include})
 
 
 def _state(entry: Entry, others: bytes) -> bytes:

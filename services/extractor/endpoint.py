@@ -291,7 +291,7 @@ class EndpointWork:
             raise RetryableError(f"its parent {above.spec.name} has not been read yet")
         part = self.spec.link if above.spec.rules.composite else None
         memory, rule = above.ledger.memory, self._parent_rule()
-        return await self.desk.runtime.threads.run(_uppers, memory, rule, part, self.spec.inherits)
+        return await self.desk.runtime.threads.run(_uppers, memory, self.spec, rule, part)
 
     def _parent_rule(self) -> Parent:
         assert self.spec.parent is not None, "asked only of an endpoint that has one"
@@ -519,8 +519,8 @@ def _newest(page: RecordPage) -> UtcTime | None:
     return max(known) if known and len(known) == len(stamps) and not page.bad else None
 
 
-def _uppers(memory: Memory, parent: Parent, part: int | None, inherits: Sequence[tuple[str, int]]) -> dict[str, Upper]:
-    return uppers(memory.items(), parent, part, inherits)
+def _uppers(memory: Memory, spec: Spec, parent: Parent, part: int | None) -> dict[str, Upper]:
+    return uppers(memory.items(), parent, part, spec.inherits, spec.dispensable)
 
 
 def _known(began_at: UtcTime | None) -> UtcTime:

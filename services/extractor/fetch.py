@@ -94,6 +94,28 @@ class Transport(Protocol):
         ...
 
 
+def unreached(err: aiohttp.ClientError | OSError) -> tuple[str, str]:
+    """Why there is no whole answer, and what to do, in words of a person who never heard of our libraries. The texts of
+    such errors are not shown: they may hold a URL."""
+    match err:
+        case aiohttp.ClientConnectorDNSError():
+            return "no such host is known", "Look at the spelling of the address, and whether this machine can use DNS."
+        case aiohttp.ClientConnectorCertificateError():
+            cause = "its certificate is not one that this machine trusts"
+            return cause, "Look at the address; where a proxy opens TLS, this machine must trust its certificate."
+        case aiohttp.ClientSSLError():
+            return "it does not speak TLS as we do", "Look at the address and its port."
+        case aiohttp.ClientConnectorError() if isinstance(err.os_error, ConnectionRefusedError):
+            return "it refuses connections", "Look at the address and its port, and whether the server runs."
+        case aiohttp.ClientConnectorError():
+            return "no way leads there", "Look at this machine's network, and whether a firewall lets us through."
+        case _:
+            return (
+                "the connection broke off",
+                "It is asked again; where that goes on, the vendor's status page may say why.",
+            )
+
+
 class Http:
     """`Transport` over the network. Keeps no cookie: customers share nothing."""
 
@@ -147,10 +169,12 @@ class Http:
                     return Answer(response.status, b"", told, await self._file(response, request.source))
                 return Answer(response.status, await self._body(response, request.source), told)
         except TimeoutError as err:
-            raise RetryableError(f"{request.source}: {url.host} did not answer in time", code="timeout") from err
-        except (aiohttp.ClientError, OSError) as err:  # their texts may hold a URL: the kind says enough
-            what = f"{request.source}: no whole answer from {url.host} ({type(err).__name__})"
-            raise RetryableError(what) from err
+            remedy = "It is asked again; where that goes on, look whether a firewall or proxy holds calls back."
+            what = f"{request.source}: {url.host} did not answer in time"
+            raise RetryableError(what, code="timeout", remedy=remedy) from err
+        except (aiohttp.ClientError, OSError) as err:
+            cause, remedy = unreached(err)
+            raise RetryableError(f"{request.source}: no answer from {url.host}: {cause}", remedy=remedy) from err
 
     async def _body(self, response: aiohttp.ClientResponse, source: str) -> bytes:
         chunks = [chunk async for chunk in _chunks(response, self._bounds.body_bytes, source)]

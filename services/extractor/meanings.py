@@ -70,6 +70,10 @@ _PLAIN: Final[dict[Meaning, tuple[type[AvesaError], Code]]] = {
     "gone": (NotFoundError, "not_found"),
     "read_again": (ReadAgainError, "read_again"),
 }
+_NOT_THERE: Final = (
+    "Look at the address among the credentials and at the endpoint's `path` in the mapping file; where this customer "
+    "does not have it, switch the endpoint off with `avesa services set`."
+)
 _REFUSED: Final[tuple[type[AvesaError], Code]] = (RejectedError, "vendor_error")
 # Where vendors put the message of an error, the most telling first. A number is a list's position.
 _SAID: Final = tuple(
@@ -233,7 +237,8 @@ def _error(meant: _Meant, answer: Answer, request: Request, site: Site, now: Utc
             return _no_permission(what, say, permission)
         case _:
             kind, code = _PLAIN.get(meant.means, _REFUSED) if meant.means is not None else _REFUSED
-            return kind(what, code=code, remedy=meant.say)
+            remedy = meant.say or (_NOT_THERE if kind is NotFoundError else "")
+            return kind(what, code=code, remedy=remedy)
 
 
 def _no_permission(what: str, say: str, permission: str) -> RejectedError:

@@ -5,7 +5,7 @@ walk; what each kind does about it, so that no row is missed that stayed as it w
 
     keyset, time_keyset   nothing to do: what comes after a key does not depend on what went before it
     offset                a page must show a row that was read before it; if not, the walk steps back until one does
-    page                  the walk is repeated until one has seen all that the one before it saw (`Sighting`)
+    page, numbered link   the walk is repeated until one has seen all that the one before it saw (`Sighting`)
     time_window           records whose time does not change do not leave their window
     cursor, next_url, link  the vendor keeps the place
 """
@@ -219,7 +219,11 @@ def resting(pagination: Pagination, place: Place) -> Place:
 
 def moves(pagination: Pagination) -> bool:
     """Do rows move under the pages unseen, so that a walk must be repeated?"""
-    return isinstance(pagination, PageNumber) or (isinstance(pagination, Offset) and pagination.overlap == 0)
+    match pagination:
+        case PageNumber() | LinkHeader(numbered=True) | Offset(overlap=0):
+            return True
+        case _:
+            return False
 
 
 def advance(pagination: Pagination, place: Place, turn: Turn) -> Place | None:  # noqa: PLR0911  one for each kind

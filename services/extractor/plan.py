@@ -14,12 +14,14 @@ from services.contracts.reading import (
     Body,
     Condition,
     Cursor,
+    Deletes,
     DeltaToken,
     Export,
     FieldList,
     Filter,
     FormBody,
     GraphqlBody,
+    Incremental,
     JsonBody,
     Keyset,
     LinkHeader,
@@ -34,7 +36,7 @@ from services.contracts.reading import (
     TimeKeyset,
     TimeWindow,
 )
-from services.extractor.pagination import resumable
+from services.extractor.pagination import moves, resumable
 from services.extractor.raw_json import KeyPath, cuts_of, split_path
 from services.extractor.records import ConditionRule, GraveRule, ItemRule, Rules, Signs
 from services.extractor.templates import ABSENT, PASSING, names_in
@@ -45,7 +47,8 @@ class Spec(msgspec.Struct, frozen=True):
 
     Shape:  `incremental` is None where only a full read tells what changed; `confirm` is the path that tells whether
             one record is still there; `link` is which part of the parent's record id fills the path, and `inherits`
-            which further values of the parent's record, by name and by place in its `Rules.links`. `errors`: the
+            which further values of the parent's record, by name and by place in its `Rules.links`; `dispensable` are
+            those that no template asks for: a parent may lack them. `errors`: the
             endpoint's rules before the integration's. `optional`: credentials that may be left empty. `time_zone` is
             where times without one stand, a template. `for_sweep`: how ids alone are listed. `shape`: what a walk's
             progress is worth under; another list, another key or another order, and it starts afresh.
@@ -77,6 +80,7 @@ class Spec(msgspec.Struct, frozen=True):
     optional: frozenset[str] = frozenset()
     link: int = 0
     inherits: tuple[tuple[str, int], ...] = ()
+    dispensable: frozenset[str] = frozenset()
     tick_s: float = 1.0
     time_zone: Template = "UTC"
     shape: str = ""
@@ -149,6 +153,7 @@ def spec_of(integration: Integration, name: str) -> Spec:
         optional=frozenset(key for key, credential in integration.credentials.items() if not credential.required),
         link=_link(integration, name, endpoint.parent),
         inherits=_inherits(integration, endpoint.parent),
+        dispensable=_dispensable(endpoint, pagination, asked, deletes),
         tick_s=integration.tick_s,
         time_zone=integration.time_zone,
         shape=_shape(endpoint, pagination, incremental),
@@ -220,7 +225,7 @@ def _rules(
         ),
         key=_key(pagination),
         time=split_path(pagination.time) if isinstance(pagination, TimeKeyset) else None,
-        rows=isinstance(inner, PageNumber | Offset),
+        rows=isinstance(inner, Offset) or moves(inner),
         signs=_signs(inner, incremental),
         deleted_when=_condition(endpoint.deleted_when),
         links=_links(integration, name),
@@ -295,6 +300,14 @@ def _inherits(integration: Integration, parent: Parent | None) -> tuple[tuple[st
         return ()
     links = _links(integration, parent.endpoint)
     return tuple((name, links.index(split_path(path))) for name, path in parent.values.items())
+
+
+def _dispensable(endpoint: Endpoint, *defaults: Pagination | Incremental | Deletes) -> frozenset[str]:
+    """The parent's values that records only take along: no request is made of them. `defaults`: what else holds."""
+    if endpoint.parent is None:
+        return frozenset()
+    asked = {name for text in _texts_in(msgspec.to_builtins([endpoint, *defaults])) for name in names_in(text)}
+    return frozenset(endpoint.parent.include) - asked
 
 
 def _confirm(endpoint: Endpoint, sweep: Sweep | None) -> str | None:
@@ -443,6 +456,9 @@ def _shape(endpoint: Endpoint, pagination: Pagination, incremental: SinceTime | 
     asked.append(endpoint.fields.names if endpoint.fields is not None else None)
     if isinstance(incremental, DeltaToken):  # a token goes on with what was asked for when it was begun
         asked += [incremental.first or None, incremental.first_path]
+    if endpoint.parent is not None and endpoint.parent.include:
+        given = {endpoint.parent.name: endpoint.parent.path, **endpoint.parent.values}
+        asked.append({name: given[name] for name in sorted(endpoint.parent.include)})
     further = [part for part in asked if part is not None]
     return hashlib.blake2b(msgspec.json.encode((parts, _walked(pagination), *further)), digest_size=8).hexdigest()
 

@@ -203,7 +203,7 @@ def _values(spec: Spec, above: Spec, sample: VendorRecord | None) -> ParentValue
         return None
     entry = Entry(sample.digest, "", "", links=sample.links)
     part = spec.link if above.rules.composite else None
-    found = uppers([(sample.record_id, entry)], spec.parent, part, spec.inherits)
+    found = uppers([(sample.record_id, entry)], spec.parent, part, spec.inherits, spec.dispensable)
     return next((upper.values for upper in found.values()), None)
 
 

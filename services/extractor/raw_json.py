@@ -232,6 +232,15 @@ def without(data: bytes, cuts: Cuts) -> bytes:
     return data
 
 
+def with_member(data: bytes, name: str, value: bytes) -> bytes:
+    """A readable, compact object with one member more, the last, in place of another of that name; every other token
+    stays as it is. What is no object stays as it is."""
+    if data[:1] != b"{":
+        return data
+    kept = without(data, {name: None}) if name in _object(data) else data
+    return kept[:-1] + (b"," if len(kept) > len(b"{}") else b"") + _spell(name) + b":" + value + b"}"
+
+
 def without_items(data: bytes, path: KeyPath, dropped: Callable[[bytes], bool]) -> bytes:
     """Readable, compact JSON without those items of the list at `path` that are to be `dropped`."""
     if path and data[:1] == b"{":

@@ -7,13 +7,15 @@ apart at all is an error, and a retryable one: it was cut off or was never a lis
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
 
 from services.contracts.errors import Code, RetryableError
+from services.contracts.integration import PARENT_KEY
 from services.contracts.reading import FieldList
 from services.contracts.times import UtcTime, shifted
 from services.extractor.answers import Answer, Opened, open_answer
@@ -28,6 +30,7 @@ from services.extractor.raw_json import (
     split_path,
     value_at,
     values_at,
+    with_member,
     without,
     without_items,
 )
@@ -95,7 +98,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     `key` is what a keyset walk is ordered by, `time` what it is ordered by first; `rows`: the walk needs to know each
     row (`pagination.Row`). `links` are the values that endpoints below ask for. `zone` is where times without one
-    stand.
+    stand. `included`: what records take along of the parent below which they are read, a JSON object (b"": nothing).
     """
 
     record_id: tuple[KeyPath, ...]
@@ -113,6 +116,7 @@ class Rules(msgspec.Struct, frozen=True):
     links: tuple[KeyPath, ...] = ()
     graves: tuple[GraveRule, ...] = ()
     zone: tzinfo = UTC
+    included: bytes = b""
 
 
 class Grave(msgspec.Struct, frozen=True, gc=False):
@@ -179,7 +183,7 @@ class IdPage(msgspec.Struct, frozen=True):
 
 
 def read_page(answer: Answer, rules: Rules, observed_at: UtcTime) -> RecordPage:
-    """The records of one answer, or of a batch of one.
+    """The records of one answer, or of a batch of one, with what they take along of their parent.
 
     Errors: RetryableError `bad_answer`; RejectedError `too_large`.
     """
@@ -188,7 +192,7 @@ def read_page(answer: Answer, rules: Rules, observed_at: UtcTime) -> RecordPage:
     latest_at = shifted(observed_at, seconds=FUTURE_MAX_S)
     paths, found = _paths(rules), _Found()
     records: list[VendorRecord] = []
-    for item in opened.items:
+    for item in _items(opened, rules):
         if len(item) > RECORD_BYTES_MAX:
             parts = _Parts(values_at(item, paths), rules)
             if not parts.deleted:  # a deletion is published without the record
@@ -210,7 +214,7 @@ def read_ids(answer: Answer, rules: Rules, _observed_at: UtcTime = "") -> IdPage
     opened = open_answer(answer, rules.records, rules.format)
     paths, found = _paths(rules), _Found()
     ids: list[str] = []
-    for item in opened.items:
+    for item in _items(opened, rules):
         parts = _Parts(values_at(item, paths), rules)
         found.note(parts, rules, item)
         if parts.record_id is not None and not parts.deleted:
@@ -263,7 +267,7 @@ def joined(parts: Sequence[Opened], rules: Rules) -> Opened | None:
 
 
 def _id_of(item: bytes, rules: Rules) -> str | None:
-    return record_id_of(values_at(item, rules.record_id), rules.composite)
+    return record_id_of(values_at(_including(item, rules), rules.record_id), rules.composite)
 
 
 def _stamped(item: bytes, rules: Rules) -> bytes | None:
@@ -317,6 +321,16 @@ def in_parts(names: Sequence[str], needed: Sequence[str], at_once: int) -> list[
 
 
 # -- one record -------------------------------------------------------------------------------------------------------
+def _items(opened: Opened, rules: Rules) -> Iterable[bytes]:
+    """The records as they leave us, one at a time: a long answer must not stand in memory twice."""
+    return map(partial(_including, rules=rules), opened.items) if rules.included else opened.items
+
+
+def _including(item: bytes, rules: Rules) -> bytes:
+    """A record with what it takes along of its parent: one key more, and no token touched."""
+    return with_member(item, PARENT_KEY, rules.included) if rules.included else item
+
+
 def _paths(rules: Rules) -> tuple[KeyPath, ...]:
     """Every place of a record that is looked at, in the order in which `_Parts` takes them."""
     condition = rules.deleted_when

@@ -26,6 +26,7 @@ from services.contracts.times import UtcTime, shifted
 from services.extractor.addresses import followed
 from services.extractor.answers import Answer, Opened, open_answer
 from services.extractor.auth import Site
+from services.extractor.below import included
 from services.extractor.exports import Job, run_export
 from services.extractor.fetch import Caller, Calls, Got
 from services.extractor.meanings import terms_of
@@ -224,7 +225,8 @@ class _Course(Generic[PageT]):
     async def _pages(self, place: Place, scope: Scope, cap: int | None) -> AsyncGenerator[Step[PageT], None]:
         """One walk, or what of it fits under `cap`."""
         site = await self._reader.caller.site()
-        self._rules = replace(self._spec.rules, zone=zone_of(fill(self._spec.time_zone, site.values)))
+        zone = zone_of(fill(self._spec.time_zone, site.values))
+        self._rules = replace(self._spec.rules, zone=zone, included=included(self._spec.parent, scope.parent))
         parts = await self._parts(site)
         asked = scope
         job: Got[Job] | None = None

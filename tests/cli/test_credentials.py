@@ -7,7 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.cli.credentials import FILE_LENGTH_MAX, asked, from_file, from_variables, missing_variables
+from services.cli.credentials import (
+    FILE_LENGTH_MAX,
+    asked,
+    from_file,
+    from_variables,
+    missing_variables,
+    told_variables,
+    variables_set,
+)
 from services.cli.screen import Screen
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
@@ -53,6 +61,18 @@ def test_a_key_of_many_lines_comes_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(PEM + "\n\n")
     variables = {"DESK_KEY": f"@{tmp_path}/key.pem"}
     assert from_variables("desk", ONE, variables.get) == {"key": PEM}
+
+
+def test_an_instance_has_variables_of_its_own_before_those_it_shares_and_each_is_named() -> None:
+    variables = {"DESK_KEY": "everybody", "DESK_BERLIN_KEY": "berlin", "DESK_ZONE": "eu"}
+    assert from_variables("desk:berlin", ONE, variables.get) == {"key": "berlin", "zone": "eu"}
+    told = told_variables("desk:berlin", variables_set("desk:berlin", ONE, variables.get))
+    assert told == (
+        "credentials from the environment: DESK_BERLIN_KEY and DESK_ZONE. "
+        "DESK_ZONE: not of desk:berlin alone, DESK_BERLIN_... would be"
+    )
+    told = told_variables("desk", variables_set("desk", ONE, variables.get))
+    assert told == "credentials from the environment: DESK_KEY and DESK_ZONE"
 
 
 def test_what_only_begins_like_a_file_is_itself() -> None:

@@ -69,6 +69,28 @@ def test_show_of_a_service_names_the_variable_of_each_credential(avesa: Avesa, o
     assert "visitors  visitors  (raw only)  not read" in told.out
 
 
+def test_show_of_a_service_tells_what_each_endpoint_needs_and_how_late_it_may_be(avesa: Avesa, own: Path) -> None:
+    since = {"type": "time", "params": {"since": "{since}"}, "lag_s": 7_200}
+    written(own / "integrations/zoo.json", animals(permission="Keeper: read", incremental=since))
+    told = avesa("mapping", "show", "zoo", "--mappings", str(own)).out
+    heads, line = [found for found in told.splitlines() if found.startswith(("ENDPOINT", "animals"))]
+    assert line[heads.index("PERMISSION") :] == "Keeper: read"
+    assert (line[heads.index("EVERY") :].split()[:2], line[heads.index("LAG") :].split()[:2]) == (
+        ["1", "min"],
+        ["2", "h"],
+    )
+
+
+def test_help_says_what_status_calls_promised(avesa: Avesa) -> None:
+    told = " ".join(avesa("status", "--help").out.replace("│", " ").split())
+    assert "PROMISED is how often an endpoint is read and how late its vendor may show a change" in told
+
+
+def test_show_of_an_endpoint_tells_what_its_records_take_along(avesa: Avesa) -> None:
+    told = avesa("mapping", "show", "zendesk", "--endpoint", "ticket_comments").out
+    assert "below:       each record of tickets, whose ticket_id each takes along" in told
+
+
 def test_show_of_an_endpoint_tells_where_each_column_comes_from(avesa: Avesa, own: Path) -> None:
     told = avesa("mapping", "show", "zoo", "--endpoint", "animals", "--mappings", str(own))
     assert "name    the first of nick, name" in told.out
@@ -125,6 +147,17 @@ def test_every_problem_of_every_file_is_told(avesa: Avesa, own: Path) -> None:
     assert [problem["at"] for problem in told.records] == [
         "line 3, column 1",
         "$.endpoints.animals.canonical.fields.nmae",
+    ]
+
+
+def test_what_works_and_was_hardly_meant_is_told_to_whoever_writes_the_file(avesa: Avesa, own: Path) -> None:
+    written(own / "canonical/pets.json", PETS | {"columns": PETS["columns"] | {"id": {"type": "string"}}})
+    written(own / "integrations/zoo.json", ZOO | {"credentials": ZOO["credentials"] | {"gate": {"title": "Gate"}}})
+    told = avesa("mapping", "validate", "--mappings", str(own), "--json")
+    assert told.code == 1
+    assert [(found["at"], found["what"]) for found in told.records] == [
+        ("$.credentials.gate", "nothing uses this credential"),
+        ("$.endpoints.animals.canonical.fields", "the column 'id' comes from nowhere"),
     ]
 
 
@@ -296,15 +329,23 @@ def test_a_third_partys_description_is_reported_and_not_counted(avesa: Avesa, ow
     assert "contradicted  animals: field.name" in told.out
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_description_that_is_not_there_is_not_checked(avesa: Avesa, own: Path, tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_description_that_is_not_there_is_not_checked(
+    avesa: Avesa, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "specs"
-    if there:
-        folder.mkdir()
-    told = conformed(avesa, own, "--openapi", str(folder))
+    folder.mkdir()
+    told = conformed(avesa, own, *(["--openapi", str(folder)] if typed else []))
     assert told.code == 0
     assert "NOT CHECKED" in told.out
-    assert told.err == f"NOT CHECKED: zoo (no description at {folder})\n"
+    assert told.err == f"NOT CHECKED: zoo (no description at {folder if typed else 'openapi'})\n"
+
+
+def test_a_path_of_descriptions_that_does_not_exist_is_a_mistake_of_usage(avesa: Avesa, own: Path) -> None:
+    told = conformed(avesa, own, "--openapi", "opneapi.json")
+    assert (told.code, told.out) == (2, "")
+    assert "the path 'opneapi.json' does not exist\n  where: --openapi" in told.err
 
 
 def test_the_file_may_name_its_description(avesa: Avesa, own: Path, tmp_path: Path) -> None:

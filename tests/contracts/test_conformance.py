@@ -281,6 +281,20 @@ def test_a_parents_value_is_looked_for_in_the_parents_record() -> None:
     assert found == {"parent.id": "confirmed", "parent.customer.nme": "contradicted"}
 
 
+def test_what_records_take_along_of_their_parent_is_described_nowhere() -> None:
+    parent = {"endpoint": "tickets", "name": "ticket_id", "include": ["ticket_id"]}
+    canonical = {"table": "notes", "fields": {"ticket_id": "_parent.ticket_id", "text": "txt"}}
+    notes = {"path": "tickets/{ticket_id}/notes", "record_id": ["_parent.ticket_id", "id"], "parent": parent}
+    plain = {
+        "service": "desk", "title": "Desk", "base_url": "x", "auth": {"type": "none"},
+        "endpoints": {"tickets": ENDPOINT, "notes": notes | {"canonical": canonical}},
+    }  # fmt: skip
+    facts = conform(msgspec.convert(plain, Integration), Description(OPENAPI))
+    ours = {fact.fact: (fact.verdict, fact.says) for fact in facts if "_parent" in fact.fact}
+    told = ("not described", "a value of the parent's record (`parent.include`)")
+    assert ours == {"record_id._parent.ticket_id": told, "field._parent.ticket_id": told}
+
+
 def test_a_named_schema_stands_for_the_record_where_the_path_tells_nothing() -> None:
     found = verdicts(path="query", described={"schema": "Ticket"}, record_id="guid")
     assert (found["path"], found["updated_at"], found["record_id"]) == ("not described", "confirmed", "contradicted")

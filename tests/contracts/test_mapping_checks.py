@@ -48,6 +48,8 @@ def read(data: bytes) -> None:
         {"export": JOB, "path": "jobs/{job}/rows", "format": "csv"},
         {"method": "POST", "body": {"type": "graphql", "query": "{ viewer {login} }"}},
         {"tombstones": [{"endpoint": "tickets", "record_id": "gone"}]},
+        {"path": "https://{host}/v2/tickets"},
+        {"base_url": "https://other.example", "path": "https://OTHER.example/tickets"},
     ],
 )
 def test_what_can_work_is_read(change: Change) -> None:
@@ -112,6 +114,13 @@ def test_what_can_work_is_read(change: Change) -> None:
         ({"tombstones": [{"endpoint": "tikets", "record_id": "id"}]}, "tombstones[0].endpoint",
          "there is no endpoint 'tikets'"),
         ({"parent": {"endpoint": "tickets"}}, "parent.endpoint", "it lies below itself"),
+        # hosts that are never asked
+        ({"path": "https://other.example/tickets"}, "path",
+         "https://other.example is another host than that of `base_url`, https://{host}"),
+        ({"deletes": {"type": "sweep", "path": "https://other.example/ids"}}, "deletes.path",
+         "https://other.example is another host than that of `base_url`, https://{host}"),
+        ({"base_url": "{host}/api", "path": "https://other.example/tickets"}, "path",
+         "https://other.example is another host than that of `base_url`, {host}/api"),
         # what cannot be sent or answered so
         ({"body": {"type": "json", "value": {}}}, "method", "a GET has no body"),
         ({"format": "csv", "records": "rows"}, "records", "csv has records only, and no path to them"),
@@ -177,11 +186,54 @@ def test_a_mistake_of_the_whole_is_told_at_its_path(change: Change, at: str, wha
         ({"path": "number"}, "parent.path", "'number' is no part of the parent's record id"),
         ({"name": "host"}, "parent", "'host' has a value already"),
         ({"values": {"user": "user.id"}}, "parent", "'user' has a value already"),
+        ({"include": ["number"]}, "parent.include[0]", "the parent gives no 'number'"),
+        ({"include": ["parent_id", "parent_id"]}, "parent.include[1]", "'parent_id' stands here more than once"),
+        (
+            {"values": {"team": "_parent.team"}},
+            "parent.values.team",
+            "'_parent.team' is a value of the parent's record, and the endpoint has no `parent`",
+        ),
     ],
 )
 def test_a_parent_must_be_there_and_give_what_is_asked_of_it(parent: Change, at: str, what: str) -> None:
     notes = {"path": "notes", "record_id": "id", "parent": {"endpoint": "tickets"} | parent}
     assert told(acme(endpoints=ACME["endpoints"] | {"notes": notes}))[:2] == (f"$.endpoints.notes.{at}", what)
+
+
+def below(**change: Any) -> bytes:
+    """Notes below tickets, which take the id of their ticket along."""
+    notes = {"path": "t/{ticket}/notes", "record_id": "id",
+             "parent": {"endpoint": "tickets", "name": "ticket", "include": ["ticket"]}}  # fmt: skip
+    return acme(endpoints=ACME["endpoints"] | {"notes": notes | change})
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ({"record_id": ["_parent.tiket", "id"]}, "record_id[0]"),
+        ({"updated_at": "_parent.tiket"}, "updated_at"),
+        ({"deleted_when": {"path": "_parent.tiket"}}, "deleted_when.path"),
+        ({"tombstones": [{"endpoint": "tickets", "record_id": "_parent.tiket"}]}, "tombstones[0].record_id"),
+        ({"pagination": {"type": "keyset", "key": "_parent.tiket", "param": "after"}}, "pagination.key"),
+        ({"canonical": {"table": "notes", "fields": {"id": "id", "ticket_id": "_parent.tiket"}}},
+         "canonical.fields.ticket_id"),
+    ],
+)  # fmt: skip
+def test_what_records_do_not_take_along_can_be_named_nowhere(change: Change, at: str) -> None:
+    assert told(below(**change)) == (
+        f"$.endpoints.notes.{at}", "records take no 'tiket' of their parent along", "Did you mean 'ticket'?",
+    )  # fmt: skip
+
+
+def test_what_records_take_along_may_be_named_wherever_a_path_of_theirs_may() -> None:
+    read(below(record_id=["_parent.ticket", "id"], deletes={"type": "sweep", "path": "t/{ticket}/ids"}))
+    read(below(canonical={"table": "notes", "fields": {"id": "id", "ticket_id": "_parent.ticket"}}))
+
+
+def test_a_list_of_ids_below_no_parent_cannot_tell_ids_that_hold_the_parents() -> None:
+    at, what, _ = told(below(record_id=["_parent.ticket", "id"], deletes={"type": "sweep", "path": "notes"}))
+    assert at == "$.endpoints.notes.deletes.path"
+    assert what == "a list that is not read below each parent cannot tell the record ids"
 
 
 def test_a_record_that_is_looked_for_does_not_tell_its_parent() -> None:

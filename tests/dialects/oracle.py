@@ -9,6 +9,8 @@ whole. It knows nothing of marks, memories or walks. Its sentences:
               the same to the microsecond
     wrong     an observation of what the vendor never showed; a deletion of a record that was there
 
+What a record takes along of its parent is part of its content: it must be what the parent says now, or said once.
+
 The newest observation is the one the fold lets survive (DESIGN 2.2): by `effective_at`, a delete before an upsert, then
 by `observed_at`.
 """
@@ -21,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from services.contracts.events import ChangeEvent
-from services.contracts.integration import Endpoint, Integration
+from services.contracts.integration import PARENT_KEY, Endpoint, Integration
 from services.contracts.reading import Sweep
 from services.contracts.times import UtcTime, shifted, utc_text
 from services.sandbox.vendors.hostility import HUGE_BYTES, Serving
@@ -101,6 +103,8 @@ class Oracle:
                 verdict.wrong.append(f"{_named(event)} was never as observed: {_text(event)[:200]}")
             elif utc_text(row.seen_from) > shifted(event.observed_at, seconds=SLACK_S):
                 verdict.wrong.append(f"{_named(event)} was observed before it was so")
+            elif content.get(PARENT_KEY) not in self._parents_values(event.endpoint, row):
+                verdict.wrong.append(f"{_named(event)} took along what its parent never said: {_text(event)[-200:]}")
 
     def _shown_as(self, endpoint: str, content: Any, versions: Iterable[Row]) -> Row | None:
         """The version that this content is of."""
@@ -140,6 +144,22 @@ class Oracle:
                 if newest is not None and newest.op == "upsert":
                     verdict.lost.append(f"{_named(newest)}: its deletion at {row.deleted_at}")
 
+    def _parents_values(self, name: str, row: Row) -> list[Any]:
+        """What a record may have taken along of its parent, the last of which is what the parent says now; one None
+        where records take nothing along."""
+        parent = self._integration.endpoints[name].parent
+        if parent is None or not parent.include:
+            return [None]
+        ids = self._integration.endpoints[parent.endpoint].record_id
+        own = row.parent if isinstance(ids, str) else msgspec.json.decode(row.parent)[ids.index(parent.path)]
+        said = []
+        for version in self._store.history[parent.endpoint, row.parent]:
+            if version.deleted_at is None:
+                above = {**version.content, PARENT_KEY: self._parents_values(parent.endpoint, version)[-1]}
+                values = {key: _told(value_at(above, path)) for key, path in parent.values.items()}
+                said.append({key: (values | {parent.name: own})[key] for key in parent.include})
+        return said
+
     def unread(self, events: Sequence[ChangeEvent]) -> list[str]:
         """Living records whose present content was not observed, or not last."""
         by_record: dict[Key, list[ChangeEvent]] = defaultdict(list)
@@ -153,6 +173,8 @@ class Oracle:
             newest = _newest(by_record.get(self._key(name, row.id), ()))
             if newest is None:
                 yield f"{name} {row.id}: never observed (stamped {row.updated}, seen {row.seen_from})"
+            elif newest.op == "upsert" and _content(newest).get(PARENT_KEY) != self._parents_values(name, row)[-1]:
+                yield f"{_named(newest)}: its parent has {self._parents_values(name, row)[-1]}, {_text(newest)[-120:]}"
             elif newest.op == "upsert" and self._number(made, _content(newest)) != row.version:
                 yield (
                     f"{_named(newest)}: newest is {_when(newest)} {_text(newest)[:120]}, the vendor has "
@@ -229,7 +251,7 @@ class Oracle:
                 or endpoint.fields is not None
             ):
                 continue
-            content = _content(event)
+            content = {key: value for key, value in _content(event).items() if key != PARENT_KEY}
             number = self._number(self._used[event.endpoint], content)
             candidates = shown_as.get((event.endpoint, number or 0), [])
             if not any(_without(one, endpoint, self._integration) == content for one in candidates):
@@ -280,6 +302,13 @@ def _without(content: Any, endpoint: Endpoint, integration: Integration) -> Any:
         if isinstance(items, list):
             items[:] = [item for item in items if str(value_at(item, rule.test)) not in rule.equals]
     return kept
+
+
+def _told(value: Any) -> str | None:
+    """A value of a parent, as its children take it along."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) and value != "" else None
 
 
 def _content(event: ChangeEvent) -> Any:

@@ -15,7 +15,9 @@ from services.contracts.integration import Integration
 from services.contracts.log import CredentialsRefused, EndpointFailed, SweepSuspicious
 from services.extractor.fetch import Bounds
 from services.sandbox.vendors.access import tokens_of
+from services.sandbox.vendors.dialect import Answer, Request
 from services.sandbox.vendors.hostility import HUGE_BYTES, SPOILINGS, Spoiling
+from services.sandbox.vendors.store import Store
 from tests.dialects import reference
 from tests.dialects.oracle import MARK, Oracle
 from tests.dialects.seeds import part_of, sized
@@ -98,6 +100,28 @@ async def test_row_35_rows_that_move_between_two_pages_are_not_missed(name: str)
         await world.run_once()
         assert world.hostility.struck[35] == 6
         await world.settle()
+        check(world)
+
+
+async def test_row_35_what_moves_up_behind_a_link_that_counts_pages_is_not_missed() -> None:
+    moved: list[str] = []
+
+    def moving(store: Store, request: Request) -> Answer:
+        if request.path.endswith("/issues") and {"since", "page"} <= request.query.keys() and not moved:
+            moved.append(request.query["since"])
+            store.update("issues", store.rows("issues")[0].id)  # from the first page to the end: all others move up
+        return reference.DIALECT.answer(store, request)
+
+    async with opened(replace(reference.DIALECT, answer=moving), reading("issues", size=4)) as world:
+        await world.run_once(sweep=False)
+        for row in world.store.rows("issues")[:9]:
+            await world.clock.sleep(2)
+            world.store.update("issues", row.id)
+        await world.clock.sleep(700)  # long settled: no later pass asks for them
+        await world.run_once(sweep=False)
+        await world.run_once(sweep=False)
+        assert moved
+        assert there(world, ["issues"]) <= seen(world, "issues")
         check(world)
 
 

@@ -137,7 +137,8 @@ async def test_comments_are_read_below_tickets_that_changed_and_no_others() -> N
         await world.run_once(sweep=False)
         below = [request.url for request in world.wire.sent[before:] if request.url.endswith("/comments")]
         assert set(below) == {f"{HOST}/api/v2/tickets/{ticket.id}/comments"}
-        assert made.id in {event.record_id for event in world.events if event.endpoint == "ticket_comments"}
+        (read,) = [event for event in world.events if event.record_id == made.id]
+        assert msgspec.json.decode(bytes(read.payload))["_parent"] == {"ticket_id": ticket.id}  # type: ignore[arg-type]
         check(world)
 
 

@@ -9,7 +9,7 @@ import pytest
 from services.contracts.access import Credential
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
-from services.extractor.auth import asked_for, chosen, missing_for, site_of
+from services.extractor.auth import asked_for, auths_of, chosen, missing_for, site_of
 
 CREDENTIALS = {"site": "https://desk.example", "user": "maria", "key": "hunter2-hunter2"}
 
@@ -49,6 +49,19 @@ def test_a_site_never_shows_what_it_knows() -> None:
     assert "hunter2" not in repr(site)
     told = f"no such key hunter2-hunter2, {site.headers['Authorization']}"
     assert site.scrubbed(told) == "no such key ***, ***"
+
+
+@pytest.mark.parametrize(("default", "way"), [("", 0), (None, 1)])
+def test_what_has_a_default_does_not_decide_which_way_is_meant(default: str | None, way: int) -> None:
+    ways: list[dict[str, Any]] = [
+        {"type": "headers", "headers": {"X": "{user}", "Scope": "{scope}"}},
+        {"type": "bearer", "token": "{user}"},
+    ]
+    made = integration(*ways)
+    scope = Credential("Scope", required=False, default=default)
+    made = msgspec.structs.replace(made, credentials=made.credentials | {"scope": scope})
+    assert chosen(made, CREDENTIALS) is auths_of(made)[way]
+    assert missing_for(made, auths_of(made)[0], CREDENTIALS) == ([] if default == "" else ["scope"])
 
 
 def test_a_missing_credential_is_named() -> None:

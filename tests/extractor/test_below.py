@@ -5,7 +5,7 @@ import pytest
 from services.contracts.integration import Parent
 from services.contracts.reading import DeltaToken, SinceId, SinceTime
 from services.contracts.times import shifted
-from services.extractor.below import Begin, Upper, all_due, begin, due, lag_s, read_below, uppers
+from services.extractor.below import Begin, Upper, all_due, begin, due, included, lag_s, read_below, uppers
 from services.extractor.marks import Increment, Pass, Reached, SeenId
 from services.extractor.memory import Below, Entry
 
@@ -43,6 +43,19 @@ def test_values_of_a_parent_go_along_and_one_that_lacks_them_gives_none() -> Non
     items = [("a", entry(links=("d1", "s1"))), ("b", entry(links=("d2", ""))), ("c", entry())]
     (only,) = uppers(items, parent, None, (("site", 1), ("drive", 0))).values()
     assert only == Upper('["a","s1","d1"]', {"parent_id": "a", "site": "s1", "drive": "d1"})
+
+
+def test_a_value_that_is_only_taken_along_may_be_missing() -> None:
+    parent = Parent("teams", values={"site": "site.id", "lead": "lead"}, include=["parent_id", "lead"])
+    items = [("a", entry(links=("s1", ""))), ("b", entry(links=("", "ann")))]
+    (only,) = uppers(items, parent, None, (("site", 0), ("lead", 1)), frozenset({"lead"})).values()
+    assert included(parent, only.values) == b'{"parent_id":"a","lead":null}'
+
+
+def test_below_no_parent_nothing_is_taken_along() -> None:
+    assert included(Parent("teams", include=["parent_id"]), None) == b""
+    assert included(Parent("teams"), {"parent_id": "a"}) == b""
+    assert included(None, None) == b""
 
 
 def test_a_parent_that_changed_in_content_or_in_time_is_told_from_what_it_was() -> None:

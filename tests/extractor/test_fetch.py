@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import Awaitable
 from itertools import pairwise
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -22,7 +24,7 @@ from services.extractor import fetch
 from services.extractor.access import Access, Fixed
 from services.extractor.answers import Answer, open_answer
 from services.extractor.auth import Site
-from services.extractor.fetch import Bounds, Caller, Calls, Download, Patience
+from services.extractor.fetch import Bounds, Caller, Calls, Download, Http, Patience, unreached
 from services.extractor.meanings import Terms
 from services.extractor.records import Rules, read_ids
 from services.extractor.requests import Request
@@ -177,6 +179,40 @@ async def test_nobody_there_is_told_without_the_address_s_query() -> None:
             await caller(world, patience=Patience(tries_max=1)).get(nobody, text)
         assert "127.0.0.1" in str(raised.value)
         assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("https://no-such-host.invalid/x", "no answer from no-such-host.invalid: no such host is known. Look at"),
+        ("http://127.0.0.1:9/x", "no answer from 127.0.0.1: it refuses connections. Look at the address and its port"),
+    ],
+)
+async def test_who_cannot_be_reached_is_told_by_host_cause_and_remedy(url: str, cause: str) -> None:
+    async with Http() as http:
+        with pytest.raises(RetryableError) as caught:
+            await http.send(Request(url, (("key", "secret"),), "GET x"), {})
+    assert cause in str(caught.value)
+    assert "Error" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_other_causes_of_no_answer_are_told_in_words_too() -> None:
+    key = aiohttp.client_reqrep.ConnectionKey("a", 443, True, True, None, None, None)
+    kinds: list[aiohttp.ClientError] = [
+        aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError()),
+        aiohttp.ClientConnectorSSLError(key, OSError()),
+        aiohttp.ClientConnectorError(key, OSError()),
+        aiohttp.ServerDisconnectedError(),
+    ]
+    told = [unreached(one) for one in kinds]
+    assert [cause for cause, _ in told] == [
+        "its certificate is not one that this machine trusts",
+        "it does not speak TLS as we do",
+        "no way leads there",
+        "the connection broke off",
+    ]
+    assert all(remedy for _, remedy in told)
 
 
 async def test_a_redirect_on_the_same_host_is_followed_and_a_circle_is_not() -> None:

@@ -29,6 +29,12 @@ def meant(
     return error_of(Answer(status, body, headers or {}), ASKED, SITE, START, terms)
 
 
+def test_what_is_not_there_says_what_to_look_at_unless_the_file_does() -> None:
+    assert "Look at the address among the credentials" in str(meant(404))
+    told = str(meant(404, terms=under(ErrorRule(means="gone", status=[404], say="Switch the module on."))))
+    assert told.endswith("Switch the module on.")
+
+
 def under(*rules: ErrorRule, permission: str = "") -> Terms:
     return Terms(rules, permission)
 

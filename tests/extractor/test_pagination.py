@@ -346,7 +346,8 @@ def test_a_place_that_is_kept_is_small() -> None:
 def test_rows_move_unseen_under_numbers_and_offsets_that_do_not_overlap() -> None:
     assert moves(NUMBERED)
     assert moves(Offset(overlap=0))
-    assert not any(moves(kind) for kind in (ROWS, BY_ID, CURSOR, OnePage()))
+    assert moves(LinkHeader(numbered=True))
+    assert not any(moves(kind) for kind in (ROWS, BY_ID, CURSOR, LinkHeader(), OnePage()))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.contracts.times import shifted
@@ -60,6 +61,82 @@ async def test_values_that_are_asked_for_later_are_read_once_more_and_not_publis
         world.clock.advance(60)
         summary = await world.run()
         assert {done.endpoint: done.published for done in summary.endpoints} == {"tickets": 0, "files": 1}
+
+
+def taken(world: World) -> list[tuple[str, str, Any]]:
+    """(record id, op, what it took along of its parent) of every note, in order."""
+    payloads = [(e, {} if e.op == "delete" else msgspec.json.decode(bytes(e.payload))) for e in world.events]  # type: ignore[arg-type]
+    return [(e.record_id, e.op, found.get("_parent")) for e, found in payloads if e.endpoint == "notes"]
+
+
+@pytest.mark.parametrize("when_changed", [True, False])
+@pytest.mark.parametrize("incremental", [INCREMENTAL, None])
+async def test_a_value_of_the_parent_goes_along_and_its_change_is_a_change_of_what_hangs_below(
+    incremental: Any, when_changed: bool
+) -> None:
+    async with opened() as world:
+        parent = {"endpoint": "tickets", "values": {"state": "state"}, "include": ["parent_id", "state"]}
+        notes = {**NOTES, "parent": parent | {"when_changed": when_changed}, "incremental": incremental}
+        world.use({"tickets": PLAIN, "notes": notes})
+        world.vendor.put("tickets", 1, at(-36_000), state="open")
+        world.vendor.put("tickets", 2, at(-36_000))  # has no state: its notes are read all the same
+        for number in (1, 2):
+            world.vendor.put(f"tickets/{number}/notes", number * 10, at(-36_000))
+        await world.run()
+        one, other = ("10", "upsert", {"parent_id": "1", "state": "open"}), {"parent_id": "2", "state": None}
+        assert taken(world) == [one, ("20", "upsert", other)]
+        world.clock.advance(400)
+        world.vendor.put("tickets", 1, state="closed")  # its note was not touched
+        assert (await world.run()).published == 2
+        assert taken(world)[2:] == [("10", "upsert", {"parent_id": "1", "state": "closed"})]
+        world.clock.advance(400)
+        assert (await world.run()).published == 0
+
+
+async def test_records_below_two_parents_are_two_and_a_sweep_below_each_tells_which_is_gone() -> None:
+    async with opened() as world:
+        seat = {"record_id": ["_parent.ticket", "id"], "deletes": {"type": "sweep", "interval_s": 3_600}}
+        parent = {"endpoint": "tickets", "name": "ticket", "include": ["ticket"]}
+        world.use({"tickets": PLAIN, "notes": {**NOTES, "path": "tickets/{ticket}/notes", "parent": parent, **seat}})
+        for number in (1, 2, 3):
+            world.vendor.put("tickets", number, at(-36_000))
+            world.vendor.put(f"tickets/{number}/notes", 7, at(-36_000))  # the same licence, say
+        await world.run()
+        assert [found[0] for found in taken(world)] == ['["1","7"]', '["2","7"]', '["3","7"]']
+        world.vendor.drop("tickets/2/notes", 7)
+        for _ in range(3):  # nobody can ask for one: the second sweep that misses it is believed
+            world.clock.advance(3_700)
+            await world.run()
+        assert taken(world)[3:] == [('["2","7"]', "delete", None)]
+
+
+async def test_what_a_record_took_along_serves_what_hangs_from_it() -> None:
+    async with opened() as world:
+        parent = {"endpoint": "tickets", "name": "ticket", "include": ["ticket"]}
+        below = {"endpoint": "notes", "name": "note", "values": {"ticket": "_parent.ticket"}, "include": ["ticket"]}
+        files = {**PLAIN, "path": "files/{ticket}/{note}", "parent": below}
+        notes = {**NOTES, "path": "tickets/{ticket}/notes", "parent": parent}
+        world.use({"tickets": PLAIN, "notes": notes, "files": files})
+        filled(world, 1)
+        world.vendor.put("files/1/10", 5, at(-60))
+        world.vendor.routes["files/1/10"] = lambda _: world.vendor.answer(
+            list(world.vendor.lists["files/1/10"].values())
+        )
+        assert (await world.run()).published == 3
+        (file,) = [event for event in world.events if event.endpoint == "files"]
+        assert msgspec.json.decode(bytes(file.payload))["_parent"] == {"ticket": "1"}  # type: ignore[arg-type]
+
+
+async def test_records_that_begin_to_take_values_along_are_read_again() -> None:
+    async with opened() as world:
+        world.use({"tickets": PLAIN, "notes": CHANGED})
+        filled(world, 2)
+        await world.run()
+        parent = {**CHANGED["parent"], "include": ["parent_id"]}
+        world.use({"tickets": PLAIN, "notes": {**CHANGED, "parent": parent}})
+        world.clock.advance(60)
+        assert (await world.run()).published == 2
+        assert [found[2] for found in taken(world)[2:]] == [{"parent_id": "1"}, {"parent_id": "2"}]
 
 
 @pytest.mark.parametrize("incremental", [INCREMENTAL, None, {"type": "id"}])

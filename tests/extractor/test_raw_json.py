@@ -20,6 +20,7 @@ from services.extractor.raw_json import (
     split_path,
     value_at,
     values_at,
+    with_member,
     without,
     without_items,
 )
@@ -34,6 +35,20 @@ VALUES = st.recursive(
 
 def cut(data: bytes, *paths: str) -> bytes:
     return without(data, cuts_of(split_path(path) for path in paths))
+
+
+@pytest.mark.parametrize(
+    ("data", "made"),
+    [
+        (b'{"n":1.10,"t":"\\u00e9"}', b'{"n":1.10,"t":"\\u00e9","_p":{"a":"1"}}'),
+        (b"{}", b'{"_p":{"a":"1"}}'),
+        (b'{"_p":7,"n":1e0}', b'{"n":1e0,"_p":{"a":"1"}}'),
+        (b'{"\\u005fp":7}', b'{"_p":{"a":"1"}}'),
+        (b"[1]", b"[1]"),
+    ],
+)
+def test_one_member_more_and_every_other_token_stays(data: bytes, made: bytes) -> None:
+    assert with_member(data, "_p", b'{"a":"1"}') == made
 
 
 def test_white_space_goes_and_every_token_stays() -> None:

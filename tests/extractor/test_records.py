@@ -57,6 +57,36 @@ def test_what_is_dropped_never_leaves_but_still_identifies() -> None:
     assert (record.record_id, record.payload) == ("7", b'{"name":"Maria"}')
 
 
+def test_a_record_takes_values_of_its_parent_along_and_may_be_known_by_them() -> None:
+    rules = Rules(
+        (("_parent", "user"), ("sku",)), composite=True, links=(("_parent", "user"),), included=b'{"user":"7"}'
+    )
+    (record,) = read('[{"sku": "a", "hours": 1.50}]', rules).records
+    assert record.payload == b'{"sku":"a","hours":1.50,"_parent":{"user":"7"}}'
+    assert (record.record_id, record.links) == ('["7","a"]', ("7",))
+    assert read_ids(answer('[{"sku": "a"}]'), rules).ids == ('["7","a"]',)
+
+
+def test_a_record_whose_parents_value_changed_has_changed() -> None:
+    one, other = (Rules((("id",),), included=b'{"state":"%s"}' % state) for state in (b"open", b"closed"))
+    assert read('[{"id":1}]', one).records[0].digest != read('[{"id":1}]', other).records[0].digest
+
+
+def test_the_rows_of_a_download_take_values_of_their_parent_along() -> None:
+    rules = Rules((("id",),), format="csv", included=b'{"site":"s1"}')
+    assert [one.payload for one in read("id,n\n1,a\n2,b\n", rules).records] == [
+        b'{"id":"1","n":"a","_parent":{"site":"s1"}}',
+        b'{"id":"2","n":"b","_parent":{"site":"s1"}}',
+    ]
+
+
+def test_what_is_asked_for_in_parts_may_be_joined_by_a_value_of_the_parent() -> None:
+    rules = Rules((("_parent", "user"), ("sku",)), composite=True, included=b'{"user":"7"}')
+    whole = joined([Opened([b'{"sku":"a","x":1}']), Opened([b'{"sku":"a","y":2}'])], rules)
+    assert whole is not None
+    assert whole.items == [b'{"sku":"a","x":1,"y":2}']
+
+
 def test_the_list_may_lie_anywhere() -> None:
     rules = Rules((("id",),), records=("data", "items"))
     assert [record.record_id for record in read('{"data":{"items":[{"id":"a"}]}}', rules).records] == ["a"]

@@ -11,7 +11,9 @@ from services.contracts.errors import RetryableError
 from services.contracts.log import (
     CredentialsRefused,
     EndpointFailed,
+    EndpointsLate,
     LeaseLost,
+    ServiceAlive,
     ServiceStarted,
     ServiceStopped,
     WaitingFor,
@@ -349,3 +351,35 @@ async def test_a_restored_record_that_vanished_while_it_was_looked_for_is_looked
         world.vendor.spoil = lambda _: None
         filled(world)  # back for good, still under its old stamp
         await until(world, lambda: ops(world, 2)[-1] == "upsert", 3 * SWEEP_S)
+
+
+async def test_how_late_the_tenants_of_each_tier_are_is_told_once_a_minute() -> None:
+    async with opened() as world:
+        await world.connect("zoo", tier="premium")
+        filled(world)
+
+        def late(tier: str) -> float:
+            return float([event.seconds for event in world.heard(EndpointsLate) if event.tier == tier][-1])
+
+        async with running(world):
+            await world.clock.sleep(600)
+            assert (late("standard"), late("premium")) == (0, 0)
+            assert 10 <= len(world.heard(ServiceAlive)) <= 11
+            assert {event.group for event in world.heard(ServiceAlive)} == {"extractor"}
+            world.vendor.spoil = lambda _: answered(world.vendor.answer(b"", 500))
+            await world.clock.sleep(3_600)
+            assert late("standard") > 3_000
+            assert late("premium") > 3_000
+            await world.rows.write(
+                NAMES.tenant_services, {"tenant_id": "zoo", "service": "desk"}, {"enabled": False}, None
+            )
+            await world.clock.sleep(300)
+            assert late("standard") > 3_000
+            assert late("premium") == 0
+
+
+async def test_a_fleet_bound_to_vendors_has_a_name_of_its_own() -> None:
+    async with opened() as world, running(world, services=("desk",)):
+        await world.clock.sleep(5)
+        (alive,) = world.heard(ServiceAlive)
+        assert (alive.service, alive.group) == ("extractor", "extractor-desk")

@@ -74,7 +74,12 @@ LISTINGS: Final = (
     Listing("contracts", "contracts"),
     Listing("reports/authenticationMethods/userRegistrationDetails", "registration_details", counted="reports"),
 )
+BELOW: Final = (  # below one record of the list named first
+    Listing("users/licenseDetails", "license_details", top=None),
+    Listing("teams/members", "team_members"),
+)
 _BY_PATH: Final = {listing.path: listing for listing in LISTINGS}
+_BELOW: Final = {listing.path: listing for listing in BELOW}
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -120,6 +125,29 @@ def _user(draw: Draw) -> dict[str, Any]:
         "passwordProfile": {"forceChangePasswordNextSignIn": False, "password": "never shown"},
         "aboutMe": "not selected",
     }
+
+
+def _licence(draw: Draw) -> dict[str, Any]:
+    return {
+        "id": f"licence-{draw.number % 3}",  # nothing says that it tells users apart
+        "skuPartNumber": draw.one_of("SPE_E3", "O365_BUSINESS"),
+        "servicePlans": [{"servicePlanName": "EXCHANGE_S_STANDARD", "provisioningStatus": draw.one_of("Success", "x")}],
+    }
+
+
+def _member(draw: Draw) -> dict[str, Any]:
+    return {
+        "@odata.type": "#microsoft.graph.aadUserConversationMember",
+        "displayName": draw.one_of(*_NAMES),
+        "userId": draw.of("users"),
+        "roles": draw.one_of([], ["owner"]),
+        "visibleHistoryStartDateTime": "0001-01-01T00:00:00Z",
+    }
+
+
+def _below(raw: Any, parent: Row | None) -> str:
+    """The parent's id and its own: what a record is known by that hangs from another."""
+    return msgspec.json.encode([parent.id if parent is not None else "", str(raw)]).decode()
 
 
 def _group(draw: Draw) -> dict[str, Any]:
@@ -353,6 +381,17 @@ _LIVE: Final[Mapping[str, Any]] = {"spell": graph_time, "tick_s": 1e-6, "deletes
 COLLECTIONS: Final = (
     Collection("subscribed_skus", _sku, text="skuPartNumber", ids=lambda n, rng: f"{TENANT}_{_guid(n, rng)}", size=5),
     Collection("users", _user, created="createdDateTime", size=18, **_DIRECTORY),
+    Collection(
+        "license_details",
+        _licence,
+        text="skuPartNumber",
+        id="skuId",
+        ids=_guid,
+        record_id=_below,
+        parent="users",
+        touches_parent=True,
+        size=1,
+    ),
     Collection("groups", _group, created="createdDateTime", **_DIRECTORY),
     Collection("devices", _device, created="registrationDateTime", **_DIRECTORY),
     Collection("contacts", _contact, **_DIRECTORY),
@@ -365,6 +404,7 @@ COLLECTIONS: Final = (
     Collection("service_health_issues", _issue, text="title", ids=_text("EX"), stamp="lastModifiedDateTime", **_LIVE),
     Collection("messages", _message, text="title", ids=_text("MC"), stamp="lastModifiedDateTime", **_LIVE),
     Collection("teams", _named(description=lambda draw: draw.one_of(None, "Us")), **_DIRECTORY, size=6),
+    Collection("team_members", _member, text="displayName", ids=_text("MC"), record_id=_below, parent="teams", size=2),
     Collection("domains", _domain, text="model", ids=lambda number, _: f"d{number}.example.com", size=4),
     Collection("organization", _named(tenantType=lambda _: "AAD"), deletes=False, restores=False, **_DIRECTORY, size=1),
     Collection("directory_roles", _named(description=lambda _: "May"), **_DIRECTORY, size=4),
@@ -393,6 +433,10 @@ def answer(store: Store, request: Request) -> Answer:
     if path in _BY_PATH:
         _count(store, _BY_PATH[path])
         return _listed(store, request, _BY_PATH[path])
+    if path.count("/") == 2:
+        kind, parent, below = path.split("/")
+        if f"{kind}/{below}" in _BELOW:
+            return _listed_below(store, request, _BELOW[f"{kind}/{below}"], kind, parent)
     above, _, last = path.rpartition("/")
     if above not in _BY_PATH:
         raise RefusedError("bad_request", f"Resource not found for the segment '{last}'.")
@@ -436,12 +480,19 @@ def _one(store: Store, listing: Listing, record_id: str) -> Answer:
     )
 
 
-def _listed(store: Store, request: Request, listing: Listing) -> Answer:
+def _listed_below(store: Store, request: Request, listing: Listing, kind: str, parent: str) -> Answer:
+    if store.find(kind, parent) is None:
+        raise RefusedError("not_found", request.path)
+    _count(store, listing)
+    return _listed(store, request, listing, parent)
+
+
+def _listed(store: Store, request: Request, listing: Listing, parent: str | None = None) -> Answer:
     """A page, its rows in order of id or, newest first, of time and id."""
     taken = FREE - (frozenset() if listing.top else {"$top"}) | ({"$filter"} if listing.filtered else frozenset())
     _check_parameters(request, taken)
     wanted = sql_like(request.query.get("$filter", ""), ODATA)
-    rows = [row for row in store.rows(listing.collection) if wanted(row.content)]
+    rows = [row for row in store.rows(listing.collection, parent) if wanted(row.content)]
     key = _newest_first if listing.newest_first else _by_id
     size = len(rows) or 1 if listing.top is None else _top(request, listing.top)
     cut = by_key(rows, key, _place(store, request), size)
@@ -632,6 +683,7 @@ DIALECT: Final = Dialect(
         "Graph docs, user: delta: all selected properties, what was never set left out, Prefer: return=minimal",
         "Graph docs, paging: @odata.nextLink and $skiptoken; query-parameters: $top, $filter, $select",
         "Graph docs, List signIns: at most 1000, newest first; List incidents: at most 50; List messages: at most 1000",
+        "Graph docs, List licenseDetails, List members of team: at most 999 members, ids opaque",
         "Graph docs, throttling-limits: reports five calls in 10 s, identity protection one a second",
         "Graph docs, errors: code, message, innerError, Retry-After",
         "Microsoft identity platform, client credentials flow: address, scope .default, AADSTS codes",
@@ -640,6 +692,7 @@ DIALECT: Final = Dialect(
         "a page token names the record that the page before ended with",
         "a property that became null is left out of delta answers, as one that was never set is",
         "which of the lists that show all at once refuse $top",
+        "that the id of a licence is the same for several users",
         "the wording of 400, and the code resyncRequired of a directory's 410",
     ),
 )
