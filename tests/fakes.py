@@ -467,15 +467,15 @@ _Item = dict[str, dict[str, Any]]
 
 
 class MemoryRows(Faulty):
-    """DynamoDB. `tables` maps each table to its key: partition, sort (`provision.table_keys(names)`).
+    """DynamoDB. `tables` maps each table to its key: partition, and sort if any (`provision.table_keys(names)`).
 
     Rows are kept in DynamoDB's own form, so that 1 and True differ and nobody shares a list with the store.
     """
 
-    def __init__(self, tables: Mapping[str, tuple[str, str]], before: Hook = nothing, after: Hook = nothing) -> None:
+    def __init__(self, tables: Mapping[str, tuple[str, ...]], before: Hook = nothing, after: Hook = nothing) -> None:
         super().__init__(before, after)
         self._keys = dict(tables)
-        self._tables: dict[str, dict[tuple[str, str], _Item]] = {table: {} for table in tables}
+        self._tables: dict[str, dict[tuple[str, ...], _Item]] = {table: {} for table in tables}
 
     async def get(self, table: str, key: Key) -> Row | None:
         def effect() -> Row | None:
@@ -510,7 +510,7 @@ class MemoryRows(Faulty):
     async def query(self, table: str, key: Key) -> AsyncIterator[Row]:
         ((name, partition),) = key.items()
         items = await self._call(
-            "query", table, lambda: [item for (held, _), item in sorted(self._find(table).items()) if held == partition]
+            "query", table, lambda: [item for held, item in sorted(self._find(table).items()) if held[0] == partition]
         )
         assert name == self._keys[table][0], f"{name} is not the partition of {table}"
         for item in items:
@@ -520,16 +520,16 @@ class MemoryRows(Faulty):
         for item in await self._call("scan", table, lambda: list(self._find(table).values())):
             yield from_item(item)
 
-    def _find(self, table: str) -> dict[tuple[str, str], _Item]:
+    def _find(self, table: str) -> dict[tuple[str, ...], _Item]:
         if table not in self._tables:
             raise NotFoundError(f"no table {table}")
         return self._tables[table]
 
-    def _place(self, table: str, key: Key) -> tuple[str, str]:
+    def _place(self, table: str, key: Key) -> tuple[str, ...]:
         self._find(table)
-        partition, sort = self._keys[table]
-        assert set(key) == {partition, sort}, f"{key} is no key of {table}"
-        return key[partition], key[sort]
+        names = self._keys[table]
+        assert set(key) == set(names), f"{key} is no key of {table}"
+        return tuple(key[name] for name in names)
 
     def _check(self, item: _Item, expect: Mapping[str, Value] | None) -> None:
         for name, value in (expect or {}).items():

@@ -10,6 +10,7 @@ from services.contracts.partitions import Partition
 
 TENANT_PATTERN: Final = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 SEQUENCE_DIGITS: Final = 129  # of a sequence number, at most: AWS API reference, PutRecordsResultEntry
+JOBS_BY_STATUS: Final = "tenant-status-index"  # of the table of backfill jobs: key (`tenant_id`, `status`)
 SYSTEM_PREFIX: Final = "_avesa"  # what is ours, not a tenant's: tenant ids cannot begin with an underscore
 
 
@@ -51,9 +52,19 @@ class Names(msgspec.Struct, frozen=True):
         """Table: key (`scope`, `name`)."""
         return self._table("Leases")
 
+    @property
+    def backfill_jobs(self) -> str:
+        """Table: key (`job_id`); index `JOBS_BY_STATUS`."""
+        return self._table("BackfillJobs")
+
     def secret(self, tenant_id: str, service: str) -> str:
         """One secret per tenant and service."""
         return f"avesa/{self.environment}/{tenant_id}/{service.replace(':', '/')}"
+
+    @property
+    def secrets_key(self) -> str:
+        """Alias of the key that encrypts them (infra/terraform/modules/encryption)."""
+        return f"alias/avesa-secrets-{self.environment}"
 
     def database(self, tenant_id: str) -> str:
         """Glue database of a tenant; `-` becomes `__`, so that two tenants never share one."""

@@ -47,12 +47,14 @@ async def connect(settings: Settings) -> AsyncIterator[Aws]:
 
     Errors: FatalError when the profile or region asked for does not exist; nothing is sent before the first call.
     """
+    # An emulator encrypts nothing, and the embedded one has no keys.
+    key = None if settings.emulator else settings.names.secrets_key
     async with open_clients(settings, "kinesis", "s3", "dynamodb", "secretsmanager") as clients:
         yield Aws(
             streams=KinesisStreams(clients["kinesis"]),
             objects=S3Objects(clients["s3"], settings.names.bucket),
             rows=DynamoRows(clients["dynamodb"]),
-            secrets=SecretsManager(clients["secretsmanager"]),
+            secrets=SecretsManager(clients["secretsmanager"], key),
         )
 
 

@@ -1,11 +1,15 @@
-"""What an environment needs in AWS, created on an emulator and only there: in an account Terraform does it."""
+"""What an environment needs in AWS, created on an emulator and only there: in an account Terraform does it.
+
+The two agree: tests/infra/test_agreement.py compares what each of them created.
+"""
 
 import asyncio
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from services.contracts.errors import ConflictError, FatalError, NotFoundError, RetryableError
-from services.contracts.names import Names
+from services.contracts.names import JOBS_BY_STATUS, Names
 from services.contracts.ports import Clock
 from services.runtime.aws import open_clients
 from services.runtime.aws_client import Client
@@ -14,16 +18,25 @@ from services.runtime.settings import Settings
 
 RETENTION_HOURS: Final = 7 * 24
 POLL_S: Final = 0.2
+KEY_TYPES: Final = ("HASH", "RANGE")
 SERVICES: Final = ("kinesis", "dynamodb", "s3")
 
+Key = tuple[str, ...]  # names of attributes: partition, and sort where there is one
 
-def table_keys(names: Names) -> dict[str, tuple[str, str]]:
-    """The tables and their keys (partition, sort), as the docstrings of `contracts/names.py` give them."""
+
+def table_keys(names: Names) -> dict[str, Key]:
+    """The tables and their keys, as the docstrings of `contracts/names.py` give them; every attribute is a string."""
     return {
         names.tenant_services: ("tenant_id", "service"),
         names.last_updated: ("tenant_id", "service_endpoint"),
         names.leases: ("scope", "name"),
+        names.backfill_jobs: ("job_id",),
     }
+
+
+def table_indexes(names: Names) -> dict[str, dict[str, Key]]:
+    """The global secondary indexes of the tables that have some, and their keys; each shows the whole row."""
+    return {names.backfill_jobs: {JOBS_BY_STATUS: ("tenant_id", "status")}}
 
 
 async def ensure(settings: Settings, *, shards: int = 2, wait_s: float = 60.0, clock: Clock | None = None) -> None:
@@ -43,7 +56,12 @@ async def ensure(settings: Settings, *, shards: int = 2, wait_s: float = 60.0, c
     async with open_clients(settings, *SERVICES) as clients:
         await asyncio.gather(
             *(_ensure_stream(clients["kinesis"], name, shards, clock, deadline) for name in _streams(names)),
-            *(_ensure_table(clients["dynamodb"], *table, clock, deadline) for table in table_keys(names).items()),
+            *(
+                _ensure_table(
+                    clients["dynamodb"], name, _schema(key, table_indexes(names).get(name, {})), clock, deadline
+                )
+                for name, key in table_keys(names).items()
+            ),
             _ensure_bucket(clients["s3"], names.bucket, settings.region),
         )
 
@@ -52,17 +70,19 @@ async def missing(settings: Settings) -> list[str]:
     """What of the environment is not there, one readable line each; empty when all is."""
     names = settings.names
     async with open_clients(settings, *SERVICES) as clients:
-        found = await asyncio.gather(
-            *(_stream(clients["kinesis"], name) for name in _streams(names)),
-            *(_table(clients["dynamodb"], name) for name in table_keys(names)),
+        streams, tables, bucket = await asyncio.gather(
+            asyncio.gather(*(_stream(clients["kinesis"], name) for name in _streams(names))),
+            asyncio.gather(*(_table(clients["dynamodb"], name) for name in table_keys(names))),
             _bucket(clients["s3"], names.bucket),
         )
-    wanted = (
-        *(f"stream {name}" for name in _streams(names)),
-        *(f"table {name}" for name in table_keys(names)),
-        f"bucket {names.bucket}",
-    )
-    return [line for line, state in zip(wanted, found, strict=True) if state is None]
+    lines = [f"stream {name}" for name, found in zip(_streams(names), streams, strict=True) if found is None]
+    for name, table in zip(table_keys(names), tables, strict=True):
+        if table is None:
+            lines.append(f"table {name}")
+            continue
+        held = {index["IndexName"] for index in table.get("GlobalSecondaryIndexes", ())}
+        lines += [f"index {index} of table {name}" for index in table_indexes(names).get(name, {}) if index not in held]
+    return lines if bucket is not None else [*lines, f"bucket {names.bucket}"]
 
 
 def _streams(names: Names) -> tuple[str, str]:
@@ -112,15 +132,27 @@ async def _ensure_stream(client: Client, name: str, shards: int, clock: Clock, d
         )  # fmt: skip
 
 
-async def _ensure_table(client: Client, name: str, key: tuple[str, str], clock: Clock, deadline: float) -> None:
-    schema: Mapping[str, Any] = {
-        "AttributeDefinitions": [{"AttributeName": attribute, "AttributeType": "S"} for attribute in key],
-        "KeySchema": [
-            {"AttributeName": attribute, "KeyType": kind}
-            for attribute, kind in zip(key, ("HASH", "RANGE"), strict=True)
-        ],
+def _schema(key: Key, indexes: Mapping[str, Key]) -> dict[str, Any]:
+    """The arguments of CreateTable. An empty list of indexes would be refused."""
+    attributes = sorted({*key, *chain(*indexes.values())})
+    schema: dict[str, Any] = {
+        "AttributeDefinitions": [{"AttributeName": attribute, "AttributeType": "S"} for attribute in attributes],
+        "KeySchema": _key_schema(key),
         "BillingMode": "PAY_PER_REQUEST",
     }
+    if indexes:
+        schema["GlobalSecondaryIndexes"] = [
+            {"IndexName": index, "KeySchema": _key_schema(by), "Projection": {"ProjectionType": "ALL"}}
+            for index, by in indexes.items()
+        ]
+    return schema
+
+
+def _key_schema(key: Key) -> list[dict[str, str]]:
+    return [{"AttributeName": attribute, "KeyType": kind} for attribute, kind in zip(key, KEY_TYPES, strict=False)]
+
+
+async def _ensure_table(client: Client, name: str, schema: Mapping[str, Any], clock: Clock, deadline: float) -> None:
     while (found := await _table(client, name)) is None or found["TableStatus"] not in ("ACTIVE", "UPDATING"):
         if found is None:
             await _create(client, "create_table", f"table {name}", TableName=name, **schema)

@@ -12,8 +12,12 @@ PUT_ATTEMPTS: Final = 3
 
 
 class SecretsManager:
-    def __init__(self, client: Client) -> None:
+    """`key` encrypts the secrets made here (an alias); without one Secrets Manager takes the account's own, which
+    everybody may use who may read the secret. One that exists keeps its key."""
+
+    def __init__(self, client: Client, key: str | None = None) -> None:
         self._client = client
+        self._key = {} if key is None else {"KmsKeyId": key}
 
     async def get(self, name: str) -> dict[str, str]:
         try:
@@ -34,7 +38,7 @@ class SecretsManager:
                 return
             except NotFoundError:
                 try:
-                    await self._client.call("create_secret", name, Name=name, SecretString=text)
+                    await self._client.call("create_secret", name, Name=name, SecretString=text, **self._key)
                     return
                 except ConflictError:
                     continue  # somebody else created it just now: replace it

@@ -1,8 +1,9 @@
 import pytest
 
 from services.contracts.errors import FatalError, RetryableError
+from services.contracts.names import JOBS_BY_STATUS
 from services.runtime import provision
-from services.runtime.aws import connect
+from services.runtime.aws import connect, open_clients
 from services.runtime.settings import Settings
 
 
@@ -11,10 +12,21 @@ async def test_what_is_missing_is_named_until_it_is_there(settings: Settings) ->
     env = settings.environment
     assert await provision.missing(settings) == [
         f"stream avesa-raw-{env}", f"stream avesa-canonical-{env}", f"table TenantServices-{env}",
-        f"table LastUpdated-{env}", f"table Leases-{env}", f"bucket data-storage-msp-{env}",
+        f"table LastUpdated-{env}", f"table Leases-{env}", f"table BackfillJobs-{env}",
+        f"bucket data-storage-msp-{env}",
     ]  # fmt: skip
     await provision.ensure(settings)
     assert await provision.missing(settings) == []
+
+
+@pytest.mark.emulator
+async def test_a_table_that_lacks_its_index_is_told(settings: Settings) -> None:
+    await provision.ensure(settings)
+    jobs = settings.names.backfill_jobs
+    async with open_clients(settings, "dynamodb") as clients:
+        drop = [{"Delete": {"IndexName": JOBS_BY_STATUS}}]
+        await clients["dynamodb"].call("update_table", jobs, TableName=jobs, GlobalSecondaryIndexUpdates=drop)
+    assert await provision.missing(settings) == [f"index tenant-status-index of table {jobs}"]
 
 
 @pytest.mark.emulator
