@@ -70,6 +70,7 @@ async def connect(runtime: "Runtime", row: "TenantService", credentials: Mapping
         row,
         {
             "company_name": row.company_name,
+            "tier": row.tier,
             "enabled": row.enabled,
             "secret": row.secret,
             "created_at": row.created_at,
@@ -81,9 +82,10 @@ async def connect(runtime: "Runtime", row: "TenantService", credentials: Mapping
     )
 
 
-async def rename(runtime: "Runtime", row: "TenantService", company_name: str) -> None:
-    """The same tenant has the same name in all of its rows."""
-    await _write(runtime, row, {"company_name": company_name}, expect={"tenant_id": row.tenant_id})
+async def agree(runtime: "Runtime", row: "TenantService", other: "TenantService") -> None:
+    """The same tenant has the same name and tier in all of its rows: those of `other`."""
+    values: dict[str, Value] = {"company_name": other.company_name, "tier": other.tier}
+    await _write(runtime, row, values, expect={"tenant_id": row.tenant_id})
 
 
 async def switch(runtime: "Runtime", row: "TenantService", *, enabled: bool) -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -10,8 +9,8 @@ import msgspec
 from services.cli.stages import Life
 from services.contracts.errors import UsageError
 from services.contracts.integration import Integration
-from services.contracts.reading import SinceTime
-from services.contracts.times import UtcTime, seconds_between, utc_text
+from services.contracts.times import UtcTime, seconds_between
+from services.extractor.freshness import promised_s, told
 from services.extractor.marks import Marks
 from services.extractor.plan import Spec, specs
 from services.extractor.schedule import stretched, tuned
@@ -172,22 +171,18 @@ class _Watched:
     def __init__(self, row: "TenantService", lease: Row, now: UtcTime) -> None:
         self.row, self.now = row, now
         self.owned = lease.get("owner") is not None
-        progress = lease.get("progress")
-        told = progress if isinstance(progress, dict) else {}
-        reads = told.get("reads")
-        self._reads = reads if isinstance(reads, dict) else {}
-        try:
-            self.factor = max(1.0, float(told.get("pace") or 1.0))
-        except (TypeError, ValueError):
-            self.factor = 1.0
+        self._told = told(lease)
+
+    @property
+    def factor(self) -> float:
+        return self._told.factor
 
     def read_at(self, endpoint: str, marked: UtcTime | None) -> tuple[UtcTime | None, bool]:
         """When it was last read, and whether its owner says so: marks are saved now and then only."""
-        at = self._reads.get(endpoint)
-        if not isinstance(at, int):
+        at = self._told.read_at.get(endpoint)
+        if at is None:
             return marked, False
-        told = utc_text(datetime.fromtimestamp(at, UTC))
-        return (told, True) if marked is None or told > marked else (marked, True)
+        return (at, True) if marked is None or at > marked else (marked, True)
 
 
 def _endpoint(watched: _Watched, spec: Spec, held: Row) -> EndpointStanding:
@@ -199,7 +194,7 @@ def _endpoint(watched: _Watched, spec: Spec, held: Row) -> EndpointStanding:
     read_at, told = watched.read_at(spec.name, marks.fresh)
     every_s = spec.endpoint.interval_s
     felt_s = stretched(every_s, watched.factor)
-    lag_s = spec.incremental.lag_s if isinstance(spec.incremental, SinceTime) else 0.0
+    promise_s = promised_s(spec)
     actual_s = max(0.0, seconds_between(read_at, now)) if read_at is not None else None
     untold_s = TOLD_S if told else MARKS_SAVED_S
     late = actual_s is not None and actual_s > 2 * felt_s + untold_s + SLACK_S
@@ -214,7 +209,7 @@ def _endpoint(watched: _Watched, spec: Spec, held: Row) -> EndpointStanding:
         state = "not available" if code == NOT_AVAILABLE else "failing"
     elif late or read_at is None:
         state = "reading" if reading else "behind" if late else "not read yet"
-    overdue = actual_s is None or actual_s > every_s + lag_s + untold_s
+    overdue = actual_s is None or actual_s > promise_s + untold_s
     return EndpointStanding(
         row.tenant_id,
         row.service,
@@ -227,7 +222,7 @@ def _endpoint(watched: _Watched, spec: Spec, held: Row) -> EndpointStanding:
         held.get("failed_at"),
         late,
         _sweep_late(spec, marks, now),
-        every_s + lag_s,
+        promise_s,
         actual_s,
         _why_late(watched, state, code, felt_s / every_s) if overdue else "",
     )

@@ -75,6 +75,8 @@ def status(
     """Show whether everything is up to date, and if not what is wrong and what to do about it.
 
     Exit codes: 0 nothing needs a person, 3 something does. With --tenant-id every endpoint of that tenant is shown.
+    PROMISED is how often an endpoint is read and how late its vendor may show a change, added up: EVERY and LAG of
+    `avesa mapping show SERVICE`.
     """
     options = f" --mappings {shlex.quote(str(mappings))}" if mappings else ""
     view = _View(tenant_id is not None, shards, options)

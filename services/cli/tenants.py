@@ -12,22 +12,24 @@ from typer.core import TyperGroup
 
 from services.cli.connections import (
     account_of,
+    agree,
     connect,
     connection,
     connections,
     customers_of,
     disconnect,
     everything,
-    rename,
     switch,
 )
-from services.cli.credentials import asked, from_variables, missing_variables
+from services.cli.credentials import asked, from_variables, missing_variables, told_variables, variables_set
 from services.cli.options import MappingsFolder, OneService, OneTenant, Service, TenantId, command
 from services.cli.screen import Columns, Screen, counted
 from services.cli.spelling import listed, plain, service_meant
 from services.cli.world import UP_FILE, Place, open_world, run
 from services.contracts.errors import FatalError, NotFoundError, RetryableError, UnauthorizedError, UsageError
+from services.contracts.hints import did_you_mean
 from services.contracts.integration import Integration
+from services.contracts.log import STANDARD, TIERS, Tier
 from services.contracts.names import Names, checked_tenant
 from services.contracts.times import UtcTime
 from services.runtime.mapping_files import load_mappings
@@ -68,6 +70,10 @@ def setup_service(
     company_name: Annotated[
         str | None, typer.Option("--company-name", metavar="TEXT", help="What people call the tenant.")
     ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option("--tier", metavar="TIER", help=f"What the tenant was promised: {listed(TIERS)}; else as it was."),
+    ] = None,
     mappings: MappingsFolder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask and prove the credentials, store nothing.")] = False,
 ) -> None:
@@ -78,7 +84,7 @@ def setup_service(
     the service proves them before anything is stored; only a refresh token that can be used once is spent by that, and
     the one that comes for it is stored at once.
     """
-    tenant_id = checked_tenant(tenant_id)
+    tenant_id, promised = checked_tenant(tenant_id), None if tier is None else tier_meant(tier)
     integrations = load_mappings(mappings).integrations
     service = service_meant(service, integrations)
     integration = integrations[service.partition(":")[0]]
@@ -86,13 +92,24 @@ def setup_service(
     unasked = missing_variables(service, integration, found)
     if unasked is not None and not sys.stdin.isatty():
         raise unasked
+    if found:
+        screen.note(told_variables(service, variables_set(service, integration, variable)))
     screen.standing = "Nothing was stored."
     if unasked is not None:  # before anybody types five credentials in vain
         run(_look(place, screen, create=not dry_run))
     credentials = asked(integration, found, screen)
-    wanted = Wanted(tenant_id, service, company_name, integration, credentials, dry_run)
+    wanted = Wanted(tenant_id, service, company_name, promised, integration, credentials, dry_run)
     done = run(_connect(place, screen, wanted))
     _show_connected(screen, done, integration, place, mappings)
+
+
+def tier_meant(typed: str) -> Tier:
+    """Errors: UsageError."""
+    for tier in TIERS:
+        if plain(tier) == plain(typed):
+            return tier
+    remedy = f"{did_you_mean(typed, TIERS)} There are {listed(TIERS)}.".strip()
+    raise UsageError(f"there is no tier {typed!r}", where="--tier", remedy=remedy)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -101,6 +118,7 @@ class Wanted(msgspec.Struct, frozen=True):
     tenant_id: str
     service: str
     company_name: str | None
+    tier: Tier | None
     integration: Integration
     credentials: Mapping[str, str]
     dry_run: bool
@@ -128,8 +146,9 @@ async def _connect(place: Place, screen: Screen, wanted: Wanted) -> Setup:
             screen.standing = "The new credentials may be stored already; run the command again, it does no harm."
             await connect(runtime, after, proven)
             for row in others:
-                if row.service != after.service and row.company_name != after.company_name:
-                    await rename(runtime, row, after.company_name)
+                said = (row.company_name, row.tier)
+                if row.service != after.service and said != (after.company_name, after.tier):
+                    await agree(runtime, row, after)
     return Setup(
         after.tenant_id,
         after.service,
@@ -194,6 +213,7 @@ def _row(
         secret=names.secret(wanted.tenant_id, wanted.service),
         created_at=(before.created_at if before is not None else "") or now,
         updated_at=now,
+        tier=wanted.tier or (others[0].tier if others else STANDARD),
     )
 
 

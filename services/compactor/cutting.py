@@ -82,6 +82,8 @@ class ShardCutter:
         self._open: OpenFiles | None = None
         self._opened_at: UtcTime | None = None
         self._spooled_at = runtime.clock.monotonic()
+        self._taken_up_at = runtime.clock.now()
+        self._read_since: dict[tuple[str, int], UtcTime] = {}  # of cuts that are not merged: when their first was read
         self._again = 0
         self._read_to_end_at: UtcTime | None = None
 
@@ -194,6 +196,8 @@ class ShardCutter:
         names = {*news, *INHERITED} if self._inherits else {*news}
         await self.lease.commit({name: _plain(getattr(row, name)) for name in sorted(names)} | dict(beside or {}))
         self.row, self._inherits = row, False
+        unfinished = set(self._unfinished())
+        self._read_since = {cut: at for cut, at in self._read_since.items() if cut in unfinished}
 
     def _spool_is_due(self) -> bool:
         age_s = self._runtime.clock.monotonic() - self._spooled_at
@@ -251,6 +255,7 @@ class ShardCutter:
         first = self.row.first or self._tail[0].sequence
         spool = await self._spool_tail()
         cut = Cut(self.row.cuts + 1, hour_of(self._arrived_at), first, self._read_to, spool)
+        self._read_since[self.shard.shard_id, cut.number] = self._opened_at or self._runtime.clock.now()
         async with self._writing:
             await self._commit(
                 cut=cut,
@@ -317,6 +322,20 @@ class ShardCutter:
     @property
     def waiting(self) -> tuple[Run, ...]:
         return self.row.waiting
+
+    @property
+    def unfinished_since(self) -> UtcTime | None:
+        """When the oldest was read that is in no file yet, or, where it is to be merged, in no table; None where there
+        is nothing. What a former owner cut counts from when we took it up."""
+        since = [self._read_since.get(cut, self._taken_up_at) for cut in self._unfinished()]
+        if self._open is not None and self._opened_at is not None:
+            since.append(self._opened_at)
+        return min(since, default=None)
+
+    def _unfinished(self) -> Iterator[tuple[str, int]]:
+        if self.row.cut is not None:
+            yield self.shard.shard_id, self.row.cut.number
+        yield from ((run.shard, cut) for run in self.row.waiting for cut in run.unmerged)
 
     async def manifest(self, shard: str, cut: int) -> Manifest | None:
         """What a cut of this shard or an ancestor wrote; None once somebody has finished with it.

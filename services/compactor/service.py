@@ -19,9 +19,11 @@ from services.compactor.hours import Hours
 from services.compactor.merging import Histories, Merging
 from services.compactor.tables import Tables
 from services.contracts.integration import Integration
-from services.contracts.log import ServiceStarted, ServiceStopped
+from services.contracts.log import Event, LakeBehind, ServiceStarted, ServiceStopped
 from services.contracts.ports import Row, Shard
 from services.contracts.schema import CanonicalTable
+from services.contracts.times import seconds_between
+from services.runtime.beat import beat, shards_behind
 from services.runtime.leases import Lease, all_alive
 from services.runtime.loop import all_of, beating, run_together
 from services.runtime.runtime import Runtime
@@ -56,8 +58,16 @@ class Compactor:
         shards = [self._shards(stream, partial(self._work, kind)).run for kind, stream in self._streams.items()]
         worker, emit = self._runtime.leases.worker, self._runtime.emit
         emit(ServiceStarted(service=SERVICE, worker=worker))
-        await run_together([*shards, self._merging.run, self._hours.run, self._healing.run], stopping)
+        alive = beat(self._runtime, SERVICE, SERVICE, self._measure)
+        await run_together([*shards, self._merging.run, self._hours.run, self._healing.run, alive], stopping)
         emit(ServiceStopped(service=SERVICE, worker=worker, reason="asked to stop"))
+
+    def _measure(self) -> list[Event]:
+        """How far reading is behind the streams, and the tables behind what was read."""
+        now = self._runtime.clock.now()
+        since = min((at for cutter in self._cutters if (at := cutter.unfinished_since) is not None), default=now)
+        lake = LakeBehind(seconds=max(0.0, seconds_between(since, now)))
+        return [shards_behind(self._runtime, SERVICE, SERVICE), lake]
 
     def _shards(self, stream: str, work: WorkOnShard) -> ShardWork:
         runtime = self._runtime

@@ -1,21 +1,36 @@
-"""The closed list of what the services say: each is one log line and, where it counts, one metric.
+"""The closed list of what the services say: each is one log line and, where it counts or measures, metrics.
 
-Noun and past verb. Fields are numbers or bounded words, never a payload, never a secret. One per batch, not per
-record. ERROR: data lost or service down. WARNING: unexpected but recovered. INFO: start, stop, lease gained or lost.
+Noun and past verb; what is measured once a minute has no verb. Fields are numbers or bounded words, never a payload,
+never a secret. One per batch, not per record. ERROR: data lost or service down. WARNING: unexpected but recovered.
+INFO: start, stop, lease gained or lost.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
 Level = Literal["debug", "info", "warning", "error"]
+Unit = Literal["Count", "Milliseconds", "Seconds"]
+# How much a tenant is promised; a dimension of metrics, and an alarm for each: hence few, and known here.
+Tier = Literal["premium", "standard", "basic"]
+TIERS: Final[tuple[Tier, ...]] = ("premium", "standard", "basic")
+STANDARD: Final[Tier] = "standard"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all events; `counts` names the fields that are also metrics."""
+    """Base of all events.
+
+    Shape:  `counts` names the fields that are summed as metrics, `gauges` those that are measured, with their units.
+            Every metric has the dimension `Environment`; each of `dimensions` names the fields besides, for one metric
+            of its own. Such a field is a word of few values (a service, a table), never a tenant: each value is paid
+            for by the month.
+    """
 
     level: ClassVar[Level] = "info"
     counts: ClassVar[tuple[str, ...]] = ()
+    gauges: ClassVar[Mapping[str, Unit]] = {}
+    dimensions: ClassVar[tuple[tuple[str, ...], ...]] = ((),)
 
 
 class ServiceStarted(Event, frozen=True, kw_only=True):
@@ -28,6 +43,49 @@ class ServiceStopped(Event, frozen=True, kw_only=True):
     service: str
     worker: str
     reason: str
+
+
+class ServiceAlive(Event, frozen=True, kw_only=True):
+    """One process runs and its loop turns: said once a minute. `group`: what its fleet is called (ShardsBehind)."""
+
+    level: ClassVar[Level] = "debug"
+    counts: ClassVar[tuple[str, ...]] = ("count",)
+    dimensions: ClassVar[tuple[tuple[str, ...], ...]] = (("service",), ("service", "group"))
+    service: str
+    group: str
+    count: int = 1
+
+
+class ShardsBehind(Event, frozen=True, kw_only=True):
+    """How far a process is behind the newest record of its shards, at most, once a minute; 0 without a shard.
+
+    `group`: the fleet that shares the work: `transformer`, `transformer-{--group}`, `compactor`.
+    """
+
+    level: ClassVar[Level] = "debug"
+    gauges: ClassVar[Mapping[str, Unit]] = {"ms": "Milliseconds"}
+    dimensions: ClassVar[tuple[tuple[str, ...], ...]] = (("service", "group"),)
+    service: str
+    group: str
+    ms: int
+
+
+class LakeBehind(Event, frozen=True, kw_only=True):
+    """Compactor, once a minute: the age of the oldest it has read and that is in no table yet; 0 where all of it is."""
+
+    level: ClassVar[Level] = "debug"
+    gauges: ClassVar[Mapping[str, Unit]] = {"seconds": "Seconds"}
+    seconds: float
+
+
+class EndpointsLate(Event, frozen=True, kw_only=True):
+    """Extractor, once a minute: how much older than promised the latest endpoint of the tenants of a tier is."""
+
+    level: ClassVar[Level] = "debug"
+    gauges: ClassVar[Mapping[str, Unit]] = {"seconds": "Seconds"}
+    dimensions: ClassVar[tuple[tuple[str, ...], ...]] = (("tier",),)
+    tier: Tier
+    seconds: float
 
 
 class LeaseGained(Event, frozen=True, kw_only=True):
@@ -209,6 +267,7 @@ class CutCommitted(Event, frozen=True, kw_only=True):
 class TableMerged(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "debug"
     counts: ClassVar[tuple[str, ...]] = ("observations", "rows_written")
+    dimensions: ClassVar[tuple[tuple[str, ...], ...]] = ((), ("table",))
     tenant_id: str
     table: str
     observations: int

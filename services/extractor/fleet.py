@@ -17,11 +17,13 @@ from services.contracts.errors import (
 )
 from services.contracts.gaps import Gap
 from services.contracts.integration import Integration, integration_name
-from services.contracts.log import EndpointFailed, WaitingFor
+from services.contracts.log import EndpointFailed, EndpointsLate, WaitingFor
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.partitions import Partition
+from services.contracts.ports import Row
 from services.contracts.times import seconds_between
 from services.extractor.fetch import Transport
+from services.extractor.freshness import Promises, late_s, latest, promised_s, told
 from services.extractor.opening import opened
 from services.extractor.plan import specs
 from services.extractor.schedule import in_force
@@ -67,6 +69,8 @@ class Fleet:
         self._sharers = Sharers(runtime.names)
         self._publisher = runtime.publisher(runtime.names.raw_stream)
         self._rows: tuple[TenantService, ...] = ()
+        self._promises: dict[str, Promises] = {}
+        self._held: dict[str, Row] = {}  # lease rows as surveyed last, ours and others'
         self._running: dict[str, _Running] = {}
         self._not_before: dict[str, float] = {}
         self._said: set[str] = set()
@@ -101,7 +105,9 @@ class Fleet:
         for unreadable in found.unreadable:
             self._say_once("", unreadable)
         self._sharers = Sharers(self._runtime.names, found.services)
-        self._rows = tuple(row for row in found.services if self._is_ours(row))
+        promises = {row.name: self._promised(row) for row in found.services}
+        self._promises = {name: promised for name, promised in promises.items() if promised is not None}
+        self._rows = tuple(row for row in found.services if row.name in self._promises)
         settings = {row.name: self._settings(row) for row in self._rows if row.enabled}
         fresh = asked - self._asked
         for name, running in self._running.items():
@@ -125,15 +131,29 @@ class Fleet:
         partitions = [Partition(row.tenant_id, row.service, family) for family in families]
         return any(gap.hash_range.holds(partition) for gap in asked for partition in partitions)
 
-    def _is_ours(self, row: TenantService) -> bool:
+    def late(self) -> list[EndpointsLate]:
+        """How late the latest endpoint of each tier is, of all that is ours or another worker's, or nobody's."""
+        leases, now = self._runtime.leases, self._runtime.clock.now()
+        held = ((row, self._held.get(row.name, {})) for row in self._rows)
+        return latest(
+            (
+                row.tier,
+                late_s(row, self._promises[row.name], told(lease), leases.quiet_s(LEASE_SCOPE, row.name, lease), now),
+            )
+            for row, lease in held
+        )
+
+    def _promised(self, row: TenantService) -> Promises | None:
+        """How often each endpoint of a service is to be read; None where it is not ours to read."""
         if self._only and not self._only & {row.service, integration_name(row.service)}:
-            return False
+            return None
         try:
             integration = self._integration(row)
-            return bool(specs(integration)) or (row.connect_all and integration.customers is not None)
+            promises = {name: promised_s(spec) for name, spec in specs(integration).items()}
         except UsageError as err:
             self._say_once(row.name, err)
-            return False
+            return None
+        return promises if promises or (row.connect_all and integration.customers is not None) else None
 
     def _integration(self, row: TenantService) -> Integration:
         """As this tenant wants it, with its part of the budget. Errors: UsageError."""
@@ -153,8 +173,8 @@ class Fleet:
         leases = self._runtime.leases
         rows = {row.name: row for row in self._rows if self._may_be_ours(row)}
         try:
-            held, room = await leases.survey(LEASE_SCOPE), UNITS_MAX - len(self._running)
-            await self._share.turn(rows, held, room, lambda lease: self._start(rows[lease.name], lease))
+            self._held, room = await leases.survey(LEASE_SCOPE), UNITS_MAX - len(self._running)
+            await self._share.turn(rows, self._held, room, lambda lease: self._start(rows[lease.name], lease))
         except (RetryableError, NotFoundError) as err:
             self._runtime.emit(WaitingFor(what="the leases on services", why=str(err)))
             return

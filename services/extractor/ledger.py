@@ -21,6 +21,7 @@ from services.extractor.fetch import Caller
 from services.extractor.marks import Marks, fitting
 from services.extractor.memory import Below, Entry, Memory
 from services.extractor.plan import Spec
+from services.extractor.summary import NOT_AVAILABLE
 from services.runtime.commits import Commits, number_of
 from services.runtime.leases import Lease
 from services.runtime.publisher import Publisher
@@ -58,6 +59,7 @@ class Ledger:
         self.memory = memory
         self._asked_at: UtcTime | None = row.get("reread_asked_at")
         self._failing = bool(row.get("failed_code"))
+        self.available = row.get("failed_code") != NOT_AVAILABLE
         key = row_key(desk, endpoint)
         self._commits = Commits(desk.runtime.rows, desk.runtime.names.last_updated, key, number_of(row))
         self._writing = asyncio.Lock()
@@ -152,6 +154,7 @@ class Ledger:
 
     async def tell(self, err: AvesaError | None) -> None:
         """Write into the row, for people, why this endpoint fails, or that it no longer does."""
+        self.available = err is None or err.code != NOT_AVAILABLE
         if err is None and not self._failing:
             return
         values: dict[str, Value] = {"failed_code": None, "failed_what": None, "failed_at": None}

@@ -79,6 +79,7 @@ def _row(partner: TenantService, service: str, account_id: str, now: UtcTime) ->
         updated_at=now,
         account_id=account_id,
         partner=partner.service,
+        tier=partner.tier,
     )
 
 
@@ -102,6 +103,7 @@ async def connect_customers(
             "updated_at": row.updated_at,
             "account_id": row.account_id,
             "partner": row.partner,
+            "tier": row.tier,
         }
         await _write(runtime, row, values, {"tenant_id": None})
     for row in (*plan.back, *plan.gone):

@@ -24,9 +24,12 @@ from services.extractor.schedule import in_force, tuned
 from services.extractor.summary import EndpointSummary, Summary
 from services.extractor.tenants import Sharers, TenantService, connected, refuse
 from services.extractor.unit import LEASE_SCOPE, Watch
+from services.runtime.beat import beat
+from services.runtime.loop import run_together
 from services.runtime.mapping_files import find_integration
 from services.runtime.runtime import Runtime
 
+SERVICE: Final = "extractor"
 UNITS_AT_ONCE: Final = 32  # of one `run_once`
 WAIT_LEASES: Final = 1.5  # lease times until a dead owner's work can be ours
 
@@ -45,10 +48,16 @@ async def run(
     `interval_s`: how often every endpoint is read, where its row does not say it; None: as the mapping file says.
     """
     worker = runtime.leases.worker
-    runtime.emit(ServiceStarted(service="extractor", worker=worker))
+    runtime.emit(ServiceStarted(service=SERVICE, worker=worker))
     async with _carrier(transport) as carrier:
-        await Fleet(runtime, mappings, carrier, frozenset(services), interval_s).run(stopping)
-    runtime.emit(ServiceStopped(service="extractor", worker=worker, reason="asked to stop"))
+        fleet = Fleet(runtime, mappings, carrier, frozenset(services), interval_s)
+        await run_together([fleet.run, beat(runtime, SERVICE, group_of(services), fleet.late)], stopping)
+    runtime.emit(ServiceStopped(service=SERVICE, worker=worker, reason="asked to stop"))
+
+
+def group_of(services: Sequence[str]) -> str:
+    """What a fleet is called that is bound to these services: `extractor`, or `extractor-autotask-connectwise`."""
+    return "-".join([SERVICE, *sorted(set(services))])
 
 
 async def run_once(

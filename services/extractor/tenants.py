@@ -10,7 +10,7 @@ import msgspec
 from services.contracts.errors import AvesaError, ConflictError, RetryableError, UsageError
 from services.contracts.events import ServiceName, TenantId
 from services.contracts.integration import integration_name
-from services.contracts.log import CredentialsRefused
+from services.contracts.log import STANDARD, CredentialsRefused, Tier
 from services.contracts.names import Names
 from services.contracts.ports import Row, Rows, Value
 from services.contracts.times import UtcTime, seconds_between
@@ -32,6 +32,7 @@ class TenantService(msgspec.Struct, frozen=True):
     """One service connected to one tenant. `secret` is its name in Secrets Manager; `interval_s` overrides that of all
     endpoints, `endpoints` what holds for some.
 
+    `tier`: how much was promised to the tenant, the same in all of its rows; what is late is told by it.
     `account_id`: the partner's customer that it reads, and `partner` the service of the same tenant whose list of
     customers made this row. `connect_all`: each of its customers shall have such a row (`partners.py`).
     """
@@ -51,6 +52,7 @@ class TenantService(msgspec.Struct, frozen=True):
     account_id: str = ""
     partner: str = ""
     connect_all: bool = False
+    tier: Tier = STANDARD
 
     @property
     def name(self) -> str:

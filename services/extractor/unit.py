@@ -143,7 +143,7 @@ class Unit:
         """How fast to go on; and what people are told with the lease's next sign of life."""
         desk = self._desk
         self._pace = paced(self._pace, desk.caller.fullness, desk.runtime.clock.monotonic())
-        fresh = {name: work.ledger.marks.fresh for name, work in self._works.items()}
+        fresh = {name: work.ledger.marks.fresh for name, work in self._works.items() if work.ledger.available}
         reads = {name: int(moment(at).timestamp()) for name, at in fresh.items() if at is not None}
         desk.lease.tell(0, reads=reads, pace=f"{self._pace.factor:.2f}")
 

@@ -28,7 +28,9 @@ THROTTLED: Final = frozenset({
     "SlowDown", "Throttling", "ThrottledException", "ThrottlingException", "TooManyRequestsException",
 })  # fmt: skip
 NOT_FOUND: Final = frozenset({
-    "404", "NoSuchBucket", "NoSuchKey", "NotFound", "ResourceNotFoundException",
+    "404", "ClusterNotFoundException", "EntityNotFoundException", "ImageNotFoundException", "NoSuchBucket",
+    "NoSuchEntity", "NoSuchKey", "NoSuchPublicAccessBlockConfiguration", "NotFound", "NotFoundException",
+    "RepositoryNotFoundException", "ResourceNotFoundException", "ServerSideEncryptionConfigurationNotFoundError",
 })  # fmt: skip
 CONFLICT: Final = frozenset({
     "412", "BucketAlreadyOwnedByYou", "ConditionalCheckFailedException", "ExpiredIteratorException",

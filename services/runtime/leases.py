@@ -78,6 +78,13 @@ class Lease:
         """What is told of the work, as of now."""
         return {**self.progress, **self.news()}
 
+    @property
+    def behind_ms(self) -> int:
+        """How far its reading is behind: as told last, and the time since then, in which nothing was read."""
+        told = self.progress.get("behind_ms")
+        untold_s = self._leases.clock.monotonic() - self._told_at
+        return (told if isinstance(told, int) else 0) + int(1_000 * untold_s)
+
     def alive(self) -> None:
         """The loop has moved; call it at each turn."""
         self.moved = self._leases.clock.monotonic()

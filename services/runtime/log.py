@@ -1,8 +1,9 @@
 """Events on their way out: one log line each, and counters.
 
-Lines are JSON on stderr for machines, coloured text where stderr is a terminal. With `emf`, an event that counts
-something is also one line of CloudWatch's embedded metric format, from which CloudWatch makes metrics without any
-call of ours: namespace `AVESA`, dimension `Environment`, metric `{Event}{Field}` (`RecordsRejectedCount`).
+Lines are JSON on stderr for machines, coloured text where stderr is a terminal. With `emf`, an event that counts or
+measures something is also one line of CloudWatch's embedded metric format, from which CloudWatch makes metrics without
+any call of ours: namespace `AVESA`, metric `{Event}{Field}` (`RecordsRejectedCount`), dimension `Environment` and those
+the event names (`ShardsBehindMs` by `Environment`, `Service`, `Group`).
 """
 
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
-from services.contracts.log import Event, Level
+from services.contracts.log import Event, Level, Unit
 from services.contracts.ports import Clock
 from services.contracts.times import moment
 from services.runtime.clock import SystemClock
@@ -22,6 +23,7 @@ from services.runtime.settings import HIDDEN, Settings
 Emit = Callable[[Event], None]
 
 NAMESPACE: Final = "AVESA"
+ENVIRONMENT: Final = "Environment"  # the dimension that every metric has
 # Shorter values would hide half of every line, and protect nothing.
 SECRET_LENGTH_MIN: Final = 8
 _RANK: Final[dict[Level, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -69,7 +71,7 @@ class Emitter:
             if _RANK[event.level] >= _RANK[self._level]:
                 line = {"at": self._clock.now(), "level": event.level, "event": name} | fields
                 getattr(self._log, event.level)(**line)
-            if self._emf and event.counts:
+            if self._emf and (event.counts or event.gauges):
                 self._line.info(_json(self._scrub(None, "", metrics(event, self._environment, self._clock))))
         except OSError:
             return  # whoever read our lines is gone; the work goes on
@@ -92,21 +94,41 @@ def emitter(settings: Settings, *, level: Level) -> Emitter:
 
 def metric_name(event: type[Event], field: str) -> str:
     """`RecordsRejectedCount`, `TableMergedRowsWritten`: what alarms and dashboards are keyed by."""
-    return event.__name__ + "".join(word.capitalize() for word in field.split("_"))
+    return event.__name__ + _words(field)
+
+
+def units(event: type[Event]) -> dict[str, Unit]:
+    """Every metric of an event by name, with its unit."""
+    counted: dict[str, Unit] = dict.fromkeys((metric_name(event, field) for field in event.counts), "Count")
+    return counted | {metric_name(event, field): unit for field, unit in event.gauges.items()}
+
+
+def dimension_sets(event: type[Event]) -> list[list[str]]:
+    """The sets of dimensions of which each makes a metric of its own: `[["Environment", "Service"]]`."""
+    return [[ENVIRONMENT, *map(_words, fields)] for fields in event.dimensions]
 
 
 def metrics(event: Event, environment: str, clock: Clock) -> dict[str, Any]:
-    """One event in CloudWatch's embedded metric format; the other fields ride along for Logs Insights."""
-    fields = msgspec.structs.asdict(event)
-    values = {metric_name(type(event), field): fields.pop(field) for field in event.counts}
+    """One event in CloudWatch's embedded metric format; the other fields ride along for Logs Insights.
+
+    Shape:  a directive holds at most 100 metrics, a set at most 9 dimensions; resolution is one minute by default.
+    Source: Amazon CloudWatch User Guide, Specification: Embedded metric format.
+    """
+    kind, fields = type(event), msgspec.structs.asdict(event)
+    values = {metric_name(kind, field): fields.pop(field) for field in (*event.counts, *event.gauges)}
+    named = {_words(field): str(fields[field]) for together in event.dimensions for field in together}
     directive = {
         "Namespace": NAMESPACE,
-        "Dimensions": [["Environment"]],
-        "Metrics": [{"Name": name, "Unit": "Count"} for name in values],
+        "Dimensions": dimension_sets(kind),
+        "Metrics": [{"Name": name, "Unit": unit} for name, unit in units(kind).items()],
     }
     at_ms = int(moment(clock.now()).timestamp() * 1000)
-    header = {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, "Environment": environment}
-    return header | {"event": type(event).__name__} | fields | values
+    header = {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, ENVIRONMENT: environment}
+    return header | named | {"event": kind.__name__} | fields | values
+
+
+def _words(field: str) -> str:
+    return "".join(word.capitalize() for word in field.split("_"))
 
 
 def _json(line: Any, **_: Any) -> str:

@@ -44,6 +44,11 @@ def ready(shard: Shard, info: StreamInfo, ended: Mapping[str, bool]) -> bool:
     return all(ended.get(parent, False) for parent in shard.parents if parent in listed)
 
 
+def behind_ms(leases: Leases, group: str) -> int:
+    """How far one worker's shards of a group are behind the newest record of theirs, at most; 0 without a shard."""
+    return max((lease.behind_ms for lease in leases.held if lease.scope.startswith(f"{group}/")), default=0)
+
+
 WorkOnShard = Callable[[Lease, Shard, Sequence[Row]], Awaitable[None]]
 
 

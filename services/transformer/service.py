@@ -17,6 +17,7 @@ from services.contracts.log import MemoryLost, ServiceStarted, ServiceStopped
 from services.contracts.mapping_files import MappingFiles
 from services.contracts.names import state_key
 from services.contracts.ports import Row, Shard
+from services.runtime.beat import beat, shards_behind
 from services.runtime.gaps import Gaps
 from services.runtime.leases import Lease
 from services.runtime.loop import run_together, until
@@ -25,7 +26,7 @@ from services.runtime.runtime import Runtime
 from services.runtime.shards import ShardWork, WorkOnShard
 from services.runtime.snapshots import SnapshotState
 from services.transformer.catalogue import Catalogue, check
-from services.transformer.groups import ALL_TABLES, Binding, join, refuse_others, watch
+from services.transformer.groups import ALL_TABLES, SERVICE, Binding, join, refuse_others, watch
 from services.transformer.shard import Bench, Limits, ShardRun, Totals
 from services.transformer.state import Memory
 
@@ -60,7 +61,8 @@ class Transformer:
         shards = self._shards(partial(self._work, totals=Totals()))
         group, worker, emit = self._binding.group, self._runtime.leases.worker, self._runtime.emit
         emit(ServiceStarted(service=group, worker=worker))
-        await run_together([shards.run, partial(watch, self._runtime, self._binding)], stopping)
+        alive = beat(self._runtime, SERVICE, group, lambda: [shards_behind(self._runtime, SERVICE, group)])
+        await run_together([shards.run, partial(watch, self._runtime, self._binding), alive], stopping)
         emit(ServiceStopped(service=group, worker=worker, reason="asked to stop"))
 
     async def drain(self, stopping: asyncio.Event | None = None) -> Totals:

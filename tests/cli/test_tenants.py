@@ -61,6 +61,7 @@ def test_right_credentials_are_stored_and_the_tenant_is_created(avesa: Avesa, aw
         "enabled": True,
         "secret": aws.names.secret("acme-msp", "connectwise"),
         "status": "ok",
+        "tier": "standard",
     }
 
 
@@ -169,6 +170,22 @@ def test_a_second_service_of_a_kind_has_a_name_and_credentials_of_its_own(
         ("connectwise", "Acme MSP"),
         ("connectwise:berlin", "Acme MSP"),
     ]
+
+
+def test_a_tier_is_kept_until_another_is_asked_for_and_is_that_of_all_services_of_the_tenant(
+    avesa: Avesa, aws: Settings, vendor: Vendor
+) -> None:
+    avesa(*SETUP, "--tier", "Premium")
+    avesa("setup-service", "--tenant-id", "acme-msp", "--service", "connectwise:two")
+    assert [row["tier"] for row in looked(rows(aws))] == ["premium", "premium"]
+    avesa("setup-service", "--tenant-id", "acme-msp", "--service", "connectwise:two", "--tier", "basic")
+    assert [row["tier"] for row in looked(rows(aws))] == ["basic", "basic"]
+
+
+def test_a_tier_that_there_is_not_is_refused_and_the_others_are_named(avesa: Avesa) -> None:
+    told = avesa(*SETUP, "--tier", "premum")
+    assert told.code == 2
+    assert "Did you mean 'premium'?" in told.err
 
 
 def test_a_new_company_name_is_written_to_all_services_of_the_tenant(

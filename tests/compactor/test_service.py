@@ -15,10 +15,12 @@ from services.contracts.gaps import GapRules
 from services.contracts.log import (
     CutCommitted,
     EventsReadAgain,
+    LakeBehind,
     LeaseGained,
     PositionExpired,
     RecordsRejected,
     Retried,
+    ShardsBehind,
     TableMerged,
 )
 from services.contracts.partitions import Partition
@@ -421,3 +423,20 @@ async def test_cuts_are_said_once_each() -> None:
     await plant.put(*HISTORY)
     await plant.drain()
     assert [event.rows for event in plant.said(CutCommitted)] == [4]
+
+
+async def test_how_far_the_lake_is_behind_what_was_read_is_told_once_a_minute() -> None:
+    plant = Plant()
+    plant.broken_tables.add("tickets")
+    await plant.put(*HISTORY)
+    await plant.run(1_200)
+    told = [event.seconds for event in plant.events if isinstance(event, LakeBehind)]
+    assert told[0] == 0
+    assert told[-1] > 1_000  # what is read and cut and cannot be merged
+    assert told == sorted(told)
+    plant.broken_tables.clear()
+    plant.events.clear()
+    await plant.run(300)
+    told = [event.seconds for event in plant.events if isinstance(event, LakeBehind)]
+    assert told[-1] == 0
+    assert {event.ms for event in plant.events if isinstance(event, ShardsBehind)} <= set(range(5_000))

@@ -4,8 +4,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.contracts.log import EVENTS, Event, LeaseGained, Level, RecordsRejected, TableMerged
-from services.runtime.log import Emitter, emitter, metric_name
+from services.contracts.log import (
+    EVENTS,
+    Event,
+    LeaseGained,
+    Level,
+    RecordsRejected,
+    ShardsBehind,
+    TableMerged,
+)
+from services.runtime.log import Emitter, dimension_sets, emitter, metric_name, units
 from services.runtime.settings import Settings
 from tests.fakes import FakeClock
 
@@ -68,6 +76,35 @@ def test_metrics_are_written_whatever_the_level_and_only_for_what_counts() -> No
     assert (metric["TableMergedObservations"], metric["TableMergedRowsWritten"]) == (5, 2)
 
 
+def test_what_is_measured_has_its_unit_and_its_dimensions() -> None:
+    (metric,) = lines(ShardsBehind(service="transformer", group="transformer-tickets", ms=1_500), emf=True)
+    (directive,) = metric["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Environment", "Service", "Group"]]
+    assert directive["Metrics"] == [{"Name": "ShardsBehindMs", "Unit": "Milliseconds"}]
+    assert (metric["ShardsBehindMs"], metric["Service"], metric["Group"]) == (
+        1_500,
+        "transformer",
+        "transformer-tickets",
+    )
+
+
+def test_a_metric_may_be_counted_as_a_whole_and_by_table() -> None:
+    (metric,) = lines(TableMerged(tenant_id="acme", table="tickets", observations=5, rows_written=2), emf=True)
+    (directive,) = metric["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Environment"], ["Environment", "Table"]]
+    assert (metric["Table"], metric["table"], metric["tenant_id"]) == ("tickets", "tickets", "acme")
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_metrics_are_within_what_cloudwatch_takes(event: type[Event]) -> None:
+    """At most 100 metrics of a directive, nine dimensions of a set, each one a field of the line: EMF specification."""
+    assert len(units(event)) <= 100
+    assert all(len(names) <= 9 for names in dimension_sets(event))
+    assert len({*map(tuple, dimension_sets(event))}) == len(event.dimensions) > 0
+    assert {field for fields in event.dimensions for field in fields} <= set(event.__struct_fields__)
+    assert not set(event.counts) & set(event.gauges)
+
+
 def test_a_terminal_gets_text_instead_of_json() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -92,8 +129,8 @@ def test_a_reader_that_went_away_stops_nobody() -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_no_field_of_an_event_hides_what_every_line_has(event: type[Event]) -> None:
     assert not {"at", "level", "event", "_aws", "Environment"} & set(event.__struct_fields__)
-    assert set(event.counts) <= set(event.__struct_fields__)
-    assert all(metric_name(event, field).isidentifier() for field in event.counts)
+    assert {*event.counts, *event.gauges} <= set(event.__struct_fields__)
+    assert all(metric_name(event, field).isidentifier() for field in (*event.counts, *event.gauges))
 
 
 def test_the_setting_wins_over_the_level_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
