@@ -25,6 +25,9 @@ COPY --from=build /opt/avesa /opt/avesa
 ENV PATH=/opt/avesa/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# What ECS mounts where the root file system is read-only. Named here it keeps its owner and mode, else Fargate makes it
+# root's (Amazon ECS developer guide, bind mounts); the same two stand in infra/terraform/modules/service.
+VOLUME ["/var/lib/avesa", "/tmp"]
 USER 10001:10001
 WORKDIR /var/lib/avesa
 ENTRYPOINT ["avesa"]

@@ -2,12 +2,13 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: simulate help setup demo test conform schema check format bench bench-table bench-stream soak lock clean FORCE
+.PHONY: simulate infra-validate infra-local deploy rollback smoke help setup demo test conform schema check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
 BIN    := $(VENV)/bin
 PEER   := .venv-peer
+INFRA  := .venv-infra
 LOCKS  := requirements-build.lock requirements.lock
 PIP    := -m pip --disable-pip-version-check --no-input -qq
 # Only `make lock` needs it, in an environment of its own.
@@ -64,9 +65,9 @@ demo: setup ## Whole pipeline on this machine: embedded AWS, vendor sandbox, lak
 test: setup ## Tests, without the markers soak and bench (ARGS='-k word' to choose)
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not soak and not bench' tests $(ARGS)
 
-SPECS ?= $(or $(AVESA_VENDOR_SPECS),../shared/vendors/specs)
+SPECS ?= $(or $(AVESA_VENDOR_SPECS),$(wildcard ../shared/vendors/specs))
 conform: setup ## The integrations beside what their vendors publish of their APIs (AVESA_VENDOR_SPECS names the folder)
-	@$(BIN)/avesa mapping conform --openapi "$(SPECS)" $(ARGS)
+	@$(BIN)/avesa mapping conform $(if $(SPECS),--openapi "$(SPECS)") $(ARGS)
 
 schema: setup ## Write mappings/schema anew, from the types that judge mapping files
 	@set -eu; for kind in integration canonical; do \
@@ -110,6 +111,29 @@ soak: setup ## Long random runs: as many sets of observations as minutes allow
 simulate: setup ## The whole pipeline in a simulated AWS under random faults (SEEDS=10000)
 	@$(BIN)/python -m tests.simulation --seeds 0-$$(($(SEEDS) - 1)) --jobs 2 --every-row $(ARGS)
 
+infra-local: setup ## Terraform's platform on a local emulator, the pipeline on what it created, and all of it removed
+	@$(BIN)/python -m tests.infra.local
+
+infra-validate: setup $(INFRA)/.stamp ## Terraform's own checks and tests, every environment's plan, checkov; notes it in .validated
+	@$(BIN)/python -m tests.infra.validation
+
+# What scans is no dependency of ours either.
+$(INFRA)/.stamp: tests/infra/scanner.lock | setup
+	@$(BIN)/python -m venv --clear $(INFRA)
+	@$(INFRA)/bin/python $(PIP) install --require-hashes -r $<
+	@touch $@
+
+# -- in AWS: ENV is dev, staging or prod (infra/terraform/environments) ----------------------------------------------
+deploy: setup ## Image, Terraform plan, a question, apply, avesa doctor: ENV=dev (IMAGE=, CONFIRM=yes)
+	@AVESA=$(BIN)/avesa IMAGE="$(IMAGE)" CONFIRM="$(CONFIRM)" infra/bin/deploy "$(ENV)"
+
+rollback: setup ## The image that ran before, by the same way: ENV=dev (IMAGE= chooses another)
+	@set -eu; image="$(IMAGE)"; [ -n "$$image" ] || image=$$(infra/bin/previous-image "$(ENV)"); \
+	AVESA=$(BIN)/avesa IMAGE="$$image" CONFIRM="$(CONFIRM)" infra/bin/deploy "$(ENV)"
+
+smoke: setup ## One made-up record through what runs there, into the lake and out again: ENV=dev
+	@$(BIN)/avesa smoke $(if $(ENV),--environment "$(ENV)") $(ARGS)
+
 # One resolution for all files: the smaller ones are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.
 lock: ## Resolve pyproject.toml into the lock files (UPGRADE=1 for newer versions)
@@ -120,8 +144,9 @@ lock: ## Resolve pyproject.toml into the lock files (UPGRADE=1 for newer version
 	compile pyproject.toml --extra embedded --group dev $(if $(UPGRADE),--upgrade) -o requirements.lock; \
 	compile pyproject.toml -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-runtime.lock; \
 	compile --group build -c requirements.lock $(if $(UPGRADE),--upgrade) -o requirements-build.lock; \
-	compile tests/bench/peer.in -c requirements.lock $(if $(UPGRADE),--upgrade) -o tests/bench/peer.lock
+	compile tests/bench/peer.in -c requirements.lock $(if $(UPGRADE),--upgrade) -o tests/bench/peer.lock; \
+	compile tests/infra/scanner.in $(if $(UPGRADE),--upgrade) -o tests/infra/scanner.lock
 
 clean: ## Remove the environment, the caches and the demo's data
-	@rm -rf .venv .venv-lock $(PEER) .venv.lock .avesa .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf .venv .venv-lock $(PEER) $(INFRA) .venv.lock .avesa .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 	@find services tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

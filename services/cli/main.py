@@ -11,7 +11,23 @@ from typing import Annotated, Final
 
 import typer
 
-from services.cli import customers, demo, lake, mapping, preview, replay, run, sandbox, serve, status, tenants, views
+from services.cli import (
+    cost,
+    customers,
+    demo,
+    doctor,
+    lake,
+    mapping,
+    preview,
+    replay,
+    run,
+    sandbox,
+    serve,
+    smoke,
+    status,
+    tenants,
+    views,
+)
 from services.cli.screen import Screen
 from services.contracts.errors import AvesaError, FatalError, UsageError
 from services.runtime.settings import variable
@@ -30,6 +46,9 @@ GROUPS: Final[Groups] = (
     (lake.app, None),
     (views.app, None),
     (status.app, None),
+    (cost.app, None),
+    (doctor.app, None),
+    (smoke.app, None),
     (serve.app, None),
     (demo.app, None),
     (sandbox.app, None),

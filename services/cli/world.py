@@ -6,8 +6,9 @@ in this folder; whatever else boto3 finds (~/.aws, a task's role).
 """
 
 import shutil
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -106,7 +107,7 @@ async def open_world(
     what to do.
     """
     settings = settings_for(place, screen)
-    await _reach(settings, place.wait_s, screen, create)
+    await reach(settings, place.wait_s, screen, partial(_look, create=create))
     async with open_runtime(settings, level) as runtime:
         yield World(settings, runtime)
 
@@ -152,8 +153,8 @@ async def open_runtime(settings: Settings, level: Level = "warning") -> "AsyncIt
                 shutil.rmtree(own, ignore_errors=True)
 
 
-async def _reach(settings: Settings, wait_s: float, screen: Screen, create: bool) -> None:
-    """Return once AWS answers and the environment is there."""
+async def reach(settings: Settings, wait_s: float, screen: Screen, look: Callable[[Settings], Awaitable[T]]) -> T:
+    """What a look finds, once AWS answers and what is looked for is there. Errors: as `open_world`."""
     from services.runtime.clock import SystemClock
 
     clock = SystemClock()
@@ -161,8 +162,7 @@ async def _reach(settings: Settings, wait_s: float, screen: Screen, create: bool
     told = False
     while True:
         try:
-            await _look(settings, create)
-            return
+            return await look(settings)
         except RetryableError as err:
             if wait_s and not told:
                 told = True
