@@ -234,7 +234,7 @@ class EndpointWork:
         for first in range(0, len(parents), group_size):
             group = parents[first : first + group_size]
             found = await gathered(self._read_one(parent, below, planned) for parent, below in group)
-            read = {parent.key: done for (parent, _), (_, done) in zip(group, found, strict=True) if done is not None}
+            read = {parent.key: done for (parent, _), (_, done) in zip(group, found, strict=True)}
             started_at = min([started_at, *(began_at for began_at, _ in found if began_at is not None)])
             await self.ledger.note_below(read)
             if await self._pause(planned, started_at, Place(), group[-1][0].key):
@@ -257,7 +257,8 @@ class EndpointWork:
         self, parent: Upper, below: Below | None, planned: Pass | Walk
     ) -> tuple[UtcTime | None, Below | None]:
         """Read below one parent: when that began and what to remember of it. Where the parent went away, what hung from
-        it did too; where only changed parents are read, it is not asked about again until it changes."""
+        it did too; should it come back, as what only was out of our sight for a while, it is read from the start. Where
+        only changed parents are read, it is not asked about again until it changes."""
         rule, incremental = self._parent_rule(), self.spec.incremental
         begun = begin(planned, below, rule, incremental, tick_s=self.spec.tick_s, lag_s=self._lag_s)
         try:

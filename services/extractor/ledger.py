@@ -101,8 +101,8 @@ class Ledger:
             self._unsaved += published
         self._desk.count_unsaved(published)
 
-    async def note_below(self, read: Mapping[str, Below]) -> None:
-        """All records below these parents were read so far, and are published."""
+    async def note_below(self, read: Mapping[str, Below | None]) -> None:
+        """All records below these parents were read so far, and are published; None: there are none of them."""
         async with self._lock:
             self.memory.note_below(read)
 

@@ -193,18 +193,19 @@ class Memory:
         found = self.state.get_many(list(keys))
         return {keys[key]: _decode_below(value) if value else _READ_BELOW for key, value in found.items()}
 
-    def note_below(self, read: Mapping[str, Below]) -> None:
-        """Under the endpoint's lock, as `put`."""
+    def note_below(self, read: Mapping[str, Below | None]) -> None:
+        """Under the endpoint's lock, as `put`. None: below this one nothing could be read, and what was is forgotten."""
         known = self.below(read)
         changed = {parent: below for parent, below in read.items() if known.get(parent) != below}
-        self.state.put_many(
-            [
-                (PARENT + parent.encode(), b"" if below == _READ_BELOW else _encode(below))
-                for parent, below in changed.items()
-            ]
-        )
+        self.state.put_many([(PARENT + parent.encode(), _packed(below)) for parent, below in changed.items()])
 
     def forget_below(self, but: Collection[str]) -> None:
         """Under the endpoint's lock: a parent that is not there now is read from the start should it come back."""
         gone = [key for key, _ in self.state.items(PARENT) if key[1:].decode() not in but]
         self.state.put_many([(key, None) for key in gone])
+
+
+def _packed(below: Below | None) -> bytes | None:
+    if below is None:
+        return None
+    return b"" if below == _READ_BELOW else _encode(below)

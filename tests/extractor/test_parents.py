@@ -197,6 +197,24 @@ async def test_a_parent_with_nothing_below_it_is_asked_about_again_when_it_chang
         assert (await world.run()).published == 2
 
 
+async def test_what_changed_below_a_parent_while_it_was_out_of_sight_is_read_when_it_is_back() -> None:
+    async with opened() as world:
+        world.use({"tickets": PLAIN, "notes": NOTES})
+        filled(world, 2)
+        assert (await world.run()).complete
+        hidden = world.vendor.lists.pop("tickets/2/notes")  # 404: as for a repository of which access was taken
+        hidden[20] = {**hidden[20], "name": "changed", "updated": world.clock.now()}
+        for _ in range(3):
+            world.clock.advance(3_600)
+            world.vendor.put("tickets/1/notes", 10, name=f"changed at {world.clock.now()}")
+            assert (await world.run()).complete
+        assert [op for op, _, _ in world.history(20)] == ["upsert"]
+        world.vendor.lists["tickets/2/notes"] = hidden
+        world.clock.advance(60)
+        await world.run()
+        assert [op for op, _, _ in world.history(20)] == ["upsert", "upsert"]
+
+
 async def test_a_note_that_shows_after_its_ticket_s_change_is_caught() -> None:
     async with opened() as world:
         world.use({"tickets": PLAIN, "notes": CHANGED})
