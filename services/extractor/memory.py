@@ -96,7 +96,8 @@ def judge(
         return Ruling(record.stamp or observed_at, observed_at, "vendor")
     early = newest != own and observed_at < newest.observed_at  # one endpoint reads in turn: there a clock went back
     if early or (meanwhile and newest.deleted and observed_at < shifted(newest.effective_at, seconds=tick_s)):
-        return overtaken(newest, record, observed_at)
+        known = own is not None and own.settled and own.digest == record.digest  # the very content that was deleted
+        return None if known else overtaken(newest, record, observed_at)
     return Ruling(after(newest, observed_at), observed_at, "read")
 
 

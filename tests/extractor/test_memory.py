@@ -134,6 +134,13 @@ def test_an_answer_that_was_on_its_way_when_the_deletion_was_found_comes_before_
     assert judge(gone, gone, record("B", 5), at(95), 1.0, meanwhile=True) == Ruling(at(95), at(95), "read")
 
 
+def test_the_very_content_that_was_deleted_is_no_news_when_it_was_read_before_the_deletion() -> None:
+    gone = entry("A", 90, 90, deleted=True)
+    assert judge(gone, gone, record("A", 5), at(80), 1.0, meanwhile=True) is None
+    unsure = msgspec.structs.replace(gone, sure=False)
+    assert judge(unsure, unsure, record("A", 5), at(80), 1.0, meanwhile=True) == Ruling(at(5), at(80), "vendor")
+
+
 reads = st.lists(
     st.tuples(
         st.sampled_from(["A", "B", "C", "flag", None]),  # None: a sweep found it gone; flag: it said so itself
