@@ -70,7 +70,7 @@ def troubles(told: Told) -> list[str]:
 def test_an_empty_environment_is_told_how_to_begin_and_stays_empty(avesa: Avesa, aws: Settings) -> None:
     told = avesa("status")
     assert (told.code, told.out) == (0, "no service is connected: begin with avesa setup-service\n")
-    assert len(looked(provision.missing(aws))) == 6
+    assert len(looked(provision.missing(aws))) == 7
 
 
 def test_a_new_service_is_about_to_be_read(avesa: Avesa, connected: Vendor) -> None:

@@ -10,7 +10,7 @@ from services.runtime.mapping_files import load_mappings
 from tests.infra import validation
 from tests.infra.conftest import locked, once
 from tests.infra.terraform import REPOSITORY
-from tests.infra.validation import ROOTS, TERRAFORM, digest, environments, modules, noted, test_files
+from tests.infra.validation import ROOTS, TERRAFORM, digest, environments, modules, noted, tftest_files
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def test_every_module_is_called_by_a_root(folder: str) -> None:
     assert any(f'"../{folder}"' in text for text in texts)
 
 
-@pytest.mark.parametrize("file", test_files())
+@pytest.mark.parametrize("file", tftest_files())
 def test_terraforms_own_tests_pass(copy: Path, together: Path, file: str) -> None:
     with locked(together / f"{file.partition('/tests/')[0].replace('/', '-')}.init"):
         validation.tested(copy, file)

@@ -54,7 +54,7 @@ def modules() -> list[str]:
     return [f"modules/{path.name}" for path in sorted((TERRAFORM / "modules").iterdir()) if path.is_dir()]
 
 
-def test_files() -> list[str]:
+def tftest_files() -> list[str]:
     """Every test of Terraform's own that needs no variables from outside, as {folder}/tests/{file}."""
     folders = [TERRAFORM / folder / "tests" for folder in (*ROOTS, *modules())]
     return [
@@ -105,7 +105,7 @@ def steps(copy: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "fmt", formatted
     for folder in ROOTS:
         yield f"validate {folder}", lambda folder=folder: validated(copy, folder)  # type: ignore[misc]
-    for file in test_files():
+    for file in tftest_files():
         yield f"test {file}", lambda file=file: tested(copy, file)  # type: ignore[misc]
     for name in environments():
         yield f"plan {name}", lambda name=name: planned(copy, name)  # type: ignore[misc]
