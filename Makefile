@@ -132,7 +132,8 @@ rollback: setup ## The image that ran before, by the same way: ENV=dev (IMAGE= c
 	AVESA=$(BIN)/avesa IMAGE="$$image" CONFIRM="$(CONFIRM)" infra/bin/deploy "$(ENV)"
 
 smoke: setup ## One made-up record through what runs there, into the lake and out again: ENV=dev
-	@$(BIN)/avesa smoke $(if $(ENV),--environment "$(ENV)") $(ARGS)
+	@set -eu; $(if $(ENV),found=$$(infra/bin/where "$(ENV)"); eval "$$found";) \
+	$(BIN)/avesa smoke $(if $(ENV),--environment "$(ENV)" --region "$$region") $(ARGS)
 
 # One resolution for all files: the smaller ones are constrained by the first.
 # Pins stay as they are unless pyproject.toml asks otherwise; UPGRADE=1 takes the newest allowed.

@@ -87,6 +87,9 @@ class Expected(msgspec.Struct, frozen=True):
 
     @property
     def apply(self) -> str:
+        """What brings all of it; on an emulator without Terraform that is any command that writes."""
+        if not self.by_terraform:
+            return f"`avesa run --once --environment {self.names.environment}` makes it here."
         return f"`make deploy ENV={self.names.environment}` brings it to what Terraform says."
 
 

@@ -122,8 +122,10 @@ async def _there(settings: Settings, place: Place, screen: Screen, outputs: Outp
     try:
         identity = await reach(settings, place.wait_s, screen, identify)
     except AvesaError as err:  # whatever it is, nothing else can be asked
-        unasked = [Finding("not checked", subject, "AWS did not let us in") for subject in UNASKED]
-        return [Finding("missing", "credentials", err.what, err.remedy), *unasked]
+        refused = err.code == "bad_credentials"
+        why = "AWS did not let us in" if refused else "AWS was not reached"
+        unasked = [Finding("not checked", subject, why) for subject in UNASKED]
+        return [Finding("missing", "credentials" if refused else "AWS", err.what, err.remedy), *unasked]
     found = await inspect(settings, identity)
     expected = Expected(
         settings.names,

@@ -122,7 +122,8 @@ class Trial:
 
         screen = self._screen
         sent = sample(tenant_id, moment(self._clock.now()))
-        screen.standing = f"What was sent stays; `avesa smoke --remove {tenant_id}` removes it."
+        removal = f"`avesa smoke --environment {self._world.settings.environment} --remove {tenant_id}`"
+        screen.standing = f"What was sent stays; {removal} removes it."
         await self._publish(sent)
         self._passed("published", tenant_id, f"{counted(len(sent.events), 'observation')} of tenant {tenant_id}")
         raw = raw_folder(tenant_id, sent.partition.service, sent.endpoint)
@@ -131,7 +132,7 @@ class Trial:
         await self._until("merged", tenant_id, lambda: self._is_merged(sent))
         screen.say(f"the lake holds what was sent: {counted(len(sent.versions), 'version')}, none of them current")
         if keep:
-            screen.note(f"kept; `avesa smoke --remove {tenant_id}` removes it")
+            screen.note(f"kept; {removal} removes it")
         else:
             await self.remove(tenant_id)
         screen.standing = ""

@@ -109,6 +109,12 @@ def test_every_fault_comes_with_a_remedy_and_stands_on_one_line() -> None:
     assert all(finding.remedy and "\n" not in finding.line for finding in findings)
 
 
+def test_on_an_emulator_nobody_is_told_to_deploy() -> None:
+    expected = msgspec.structs.replace(EXPECTED, by_terraform=False, emulated=True)
+    remedies = {finding.remedy for finding in found(expected, bucket=None, streams={"raw": None})}
+    assert remedies == {"", "`avesa run --once --environment prod` makes it here."}
+
+
 def test_what_nobody_may_look_at_is_said_and_is_no_fault() -> None:
     closed = Unseen("describe_alarms on alarms: AWS answers AccessDenied")
     findings = found(alarms=closed, secrets=closed, bucket=closed, streams={NAMES.raw_stream: closed})

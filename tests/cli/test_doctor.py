@@ -362,7 +362,8 @@ def test_an_aws_that_does_not_answer_is_named(avesa: Avesa, monkeypatch: pytest.
     told = avesa("doctor", "--wait-s", "0")
     assert told.code == 1
     (line,) = lines(told, "missing")
-    assert "http://127.0.0.1:9 did not answer" in line
+    assert line.startswith("AWS: http://127.0.0.1:9 did not answer")
+    assert all(line.endswith("AWS was not reached") for line in lines(told, "not checked"))
 
 
 def test_a_file_that_is_not_terraforms_is_refused(avesa: Avesa, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_where_nothing_runs_the_stage_that_was_not_reached_is_named(avesa: Avesa
     assert told.out.startswith("published")
     assert "not archived within 1 s" in told.err
     assert "avesa status --shards" in told.err
-    assert "avesa smoke --remove smoke-" in told.err
+    assert f"avesa smoke --environment {aws.environment} --remove smoke-" in told.err
 
 
 @pytest.mark.emulator

@@ -3,6 +3,7 @@ notes what it is asked, and answers from a table."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.checkout = ROOT
         self.answers: list[Answer] = []
         (folder / "bin").mkdir()
         (folder / "built.json").write_text(json.dumps({"containerimage.digest": f"sha256:{'1' * 64}"}))
@@ -69,6 +71,13 @@ class Desk:
 
     def lacks(self, tool: str) -> None:
         (self.folder / "bin" / tool).unlink()
+
+    def copies(self) -> Path:
+        """Take scripts and data from a copy of their own; the folder of the environments."""
+        self.checkout, given = self.folder / "checkout", Path("infra", "terraform", "environments")
+        for folder in (Path("infra", "bin"), given):
+            shutil.copytree(ROOT / folder, self.checkout / folder)
+        return self.checkout / given
 
     def run(self, script: str, *arguments: str, typed: str = "", **environment: str) -> Done:
         everything = [
@@ -87,7 +96,7 @@ class Desk:
         (self.folder / "answers.json").write_text(json.dumps(everything))
         (self.folder / "asked").write_text("")
         done = subprocess.run(
-            [str(ROOT / "infra" / "bin" / script), *arguments],
+            [str(self.checkout / "infra" / "bin" / script), *arguments],
             env={"PATH": str(self.folder / "bin"), "HOME": str(self.folder), "TMPDIR": str(self.folder), **environment},
             input=typed,
             capture_output=True,
@@ -129,13 +138,31 @@ def test_credentials_of_another_account_are_refused_before_anything_is_built(des
     desk.answers = [("aws sts", 0, "999999999999")]
     done = desk.run("deploy", "dev", CONFIRM="yes")
     assert (done.code, f"dev lives in {ACCOUNT}" in done.err) == (1, True)
-    assert desk.asked("terraform") + desk.asked("docker", "buildx") == []
+    assert desk.asked("init") + desk.asked("docker", "buildx") == []
 
 
 def test_an_environment_that_is_none_is_told_which_there_are(desk: Desk) -> None:
     for name in ("", "nope", "../dev", "dev;id"):
         done = desk.run("deploy", name)
         assert (done.code, "Known: dev prod staging" in done.err) == (2, True), name
+
+
+def test_what_aws_says_of_the_credentials_is_passed_on(desk: Desk) -> None:
+    desk.answers = [("aws sts", 255, "\nThe config profile (nope) could not be found")]
+    assert "AWS_PROFILE=... (The config profile (nope) could not be found)" in desk.run("deploy", "dev").err
+
+
+def test_an_account_that_nobody_prepared_is_told_before_anything_is_built(desk: Desk) -> None:
+    desk.answers = [("aws ecr describe-repositories", 254, "")]
+    done = desk.run("deploy", "dev", CONFIRM="yes")
+    assert (done.code, "docs/deployment.md, step 1" in done.err, desk.asked("buildx")) == (1, True, [])
+
+
+@pytest.mark.parametrize(("version", "code"), [("v1.10.5", 1), ("v0.15.0", 1), ("v1.11.0", 0), ("v2.0.1", 0)])
+def test_a_terraform_that_is_too_old_is_told_at_once(desk: Desk, version: str, code: int) -> None:
+    desk.answers = [("terraform version", 0, f"Terraform {version}\non linux_amd64\n")]
+    done = desk.run("deploy", "dev", IMAGE=IMAGE, CONFIRM="yes")
+    assert (done.code, f"too old ({version.rpartition('.')[0]})" in done.err) == (code, code == 1)
 
 
 @pytest.mark.parametrize("typed", ["", "n\n", "maybe\n"])
@@ -182,6 +209,59 @@ def test_a_plan_that_fails_ends_it_with_terraforms_own_words(desk: Desk) -> None
     done = desk.run("deploy", "dev", IMAGE=IMAGE, CONFIRM="yes")
     assert (done.code, "Error: no such zone" in done.err, "Reading" in done.err) == (1, True, False)
     assert desk.asked("apply") + desk.asked("doctor") == []
+
+
+def test_what_terraform_warns_of_is_shown_and_nothing_beside_it(desk: Desk) -> None:
+    said = "Refreshing\n\x1b[33m╷\x1b[0m\n│ Warning: fewer shards to share\n╵\n  + token = s3cret\n"
+    desk.answers = [("terraform plan", 2, said)]
+    done = desk.run("deploy", "dev", IMAGE=IMAGE, CONFIRM="yes")
+    assert (done.code, done.err) == (0, "╷\n│ Warning: fewer shards to share\n╵\n")
+    assert all("-no-color" not in asked for asked in desk.asked("plan")), "there are no boxes without colour"
+
+
+def test_data_that_terraform_knows_no_variable_for_are_not_planned(desk: Desk) -> None:
+    said = '╷\n│ Warning: Value for undeclared variable\n│ a variable named "alert_email"\n╵\n'
+    desk.answers = [("terraform plan", 2, said)]
+    done = desk.run("deploy", "dev", IMAGE=IMAGE, CONFIRM="yes")
+    assert (done.code, '"alert_email"' in done.err, desk.asked("apply")) == (1, True, [])
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_plan_that_could_not_begin_has_failed(desk: Desk, code: int) -> None:
+    desk.answers = [("terraform init", code, "no such bucket")]
+    done = desk.run("plan", "dev", str(desk.folder / "plan"), IMAGE)
+    assert (done.code, "no such bucket" in done.err, desk.asked("plan")) == (1, True, [])
+    assert desk.run("plan", "nope", str(desk.folder / "plan")).code == 1
+
+
+# -- where ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("file", "before", "after", "said"),
+    [
+        ("tfvars", 'environment = "anna"', 'environment = "dev"', "environment has to be 'anna'"),
+        ("tfvars", f'account_id  = "{ACCOUNT}"', 'account_id  = "1111"', "account_id has to be twelve digits"),
+        ("tfvars", 'region      = "us-east-2"', 'region      = "$(id)"', "region has to be a region"),
+        ("backend.hcl", "anna/platform.tfstate", "dev/platform.tfstate", "key has to be 'anna/platform.tfstate'"),
+    ],
+)
+def test_files_that_are_of_another_environment_or_of_none_are_refused(
+    desk: Desk, file: str, before: str, after: str, said: str
+) -> None:
+    folder = desk.copies()
+    for ending in ("tfvars", "backend.hcl"):
+        copied = (folder / f"dev.{ending}").read_text().replace('"dev', '"anna')
+        (folder / f"anna.{ending}").write_text(copied)
+    assert desk.run("where", "anna").code == 0
+    right = (folder / f"anna.{file}").read_text()
+    assert before in right
+    (folder / f"anna.{file}").write_text(right.replace(before, after))
+    done = desk.run("where", "anna")
+    assert (done.code, done.out, said in done.err, f"anna.{file}" in done.err) == (2, "", True, True)
+
+
+def test_who_names_none_or_the_emulators_is_told_so(desk: Desk) -> None:
+    assert "no environment is named" in desk.run("where").err
+    assert "make infra-local" in desk.run("where", "local").err
 
 
 def test_a_mistake_in_a_mapping_file_is_found_before_the_image_is_built(desk: Desk) -> None:
@@ -261,13 +341,25 @@ def test_where_only_one_image_ever_ran_it_says_so(desk: Desk) -> None:
     assert (done.code, done.out, "no other image" in done.err) == (1, "", True)
 
 
+def test_where_nothing_was_ever_deployed_there_is_nothing_to_go_back_to(desk: Desk) -> None:
+    desk.answers = [("aws list-services", 0, "None\n")]
+    done = desk.run("previous-image", "dev")
+    assert (done.code, done.out, "nothing to go back to" in done.err) == (1, "", True)
+
+
+def test_nobody_looks_for_it_with_credentials_of_another_account(desk: Desk) -> None:
+    desk.answers = [("aws sts", 0, "999999999999")]
+    done = desk.run("previous-image", "dev")
+    assert (done.code, f"dev lives in {ACCOUNT}" in done.err, desk.asked("list-services")) == (1, True, [])
+
+
 # -- make -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "runs"),
     [
         (("deploy", "ENV=dev"), 'infra/bin/deploy "dev"'),
         (("rollback", "ENV=dev"), 'infra/bin/previous-image "dev"'),
-        (("smoke", "ENV=dev"), 'avesa smoke --environment "dev"'),
+        (("smoke", "ENV=dev"), 'avesa smoke --environment "dev" --region "$region"'),
     ],
 )
 def test_make_runs_them(words: tuple[str, ...], runs: str) -> None:

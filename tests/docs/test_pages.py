@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, Final
 
 import pytest
@@ -175,7 +176,9 @@ def test_every_output_and_variable_on_a_command_line_is_declared(page: Path) -> 
 def test_data_of_an_environment_sets_variables_that_there_are(page: Path) -> None:
     for language, block in blocks(page.read_text()):
         if language == "hcl":
-            assert set(re.findall(r"^ *(\w+) += ", block, re.MULTILINE)) <= declared("variable", "platform"), block
+            assert set(re.findall(r"^(\w+) += ", dedent(block), re.MULTILINE)) <= declared("variable", "platform"), (
+                block
+            )
 
 
 @cache
