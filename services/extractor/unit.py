@@ -32,6 +32,7 @@ from services.runtime.loop import all_of, cancelled, pause
 LEASE_SCOPE: Final = "extract"  # the name is `TenantService.name`
 STOP_S: Final = 4.0  # to reach the end of a page; then we stop in the middle of it, and it is read again
 REST_MAX_S: Final = 30.0  # a long rest is taken in pieces, so that the lease sees us move
+REST_MIN_S: Final = 0.1  # shorter rests come of rounding, and may be too short for any time to pass
 LIVE_AT_ONCE_MIN: Final = 2
 BACKGROUND_AT_ONCE: Final = 8  # first walks, full reads and sweeps: of their own, so that no live read waits for one
 LAST: Final = float("inf")  # the rank of a sweep
@@ -178,7 +179,7 @@ class Unit:
             if rest_s <= 0.0:  # told by two clocks that may be apart: never at once again
                 again_s = min(REST_MAX_S, interval_s)
                 rest_s = again_s if await self._try_sweep(family) else SWEEP_RETRY_S
-            await self._rest(runtime.clock.monotonic() + rest_s)
+            await self._rest(runtime.clock.monotonic() + max(rest_s, REST_MIN_S))
 
     async def _try_sweep(self, family: Family) -> bool:
         try:
