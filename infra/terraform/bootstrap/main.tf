@@ -207,4 +207,5 @@ module "ci" {
   state_kms_key_arn = aws_kms_key.state.arn
   create_provider   = var.create_oidc_provider
   plan_subjects     = var.plan_subjects
+  apply_ref         = var.apply_ref
 }

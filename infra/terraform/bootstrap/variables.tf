@@ -47,3 +47,9 @@ variable "plan_subjects" {
   type        = list(string)
   default     = ["pull_request", "ref:refs/heads/main"]
 }
+
+variable "apply_ref" {
+  description = "The branch whose runs may apply; null: what the GitHub environments let deploy decides alone (modules/ci-oidc)."
+  type        = string
+  default     = "refs/heads/main"
+}

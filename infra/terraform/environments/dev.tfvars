@@ -5,7 +5,7 @@ region      = "us-east-2"
 protected   = false
 
 permissions_boundary_arn = "arn:aws:iam::111122223333:policy/avesa-ci/avesa-boundary-dev"
-secret_operator_arns     = ["arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_AvesaOperator_*"]
+secret_operator_arns     = ["arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_AvesaOperator_*"]
 
 network = {
   cidr               = "10.20.0.0/16"
@@ -32,6 +32,7 @@ monitoring = {
   mode               = "monitoring"
   account_id         = "111122223333"
   source_account_ids = ["444455556666"]
+  alert_emails       = ["avesa-alarms@example.com"] # yours: the alarms of dev, staging and prod in one place
   source_services = {
     avesa-extractor-prod   = { service = "extractor", group = "extractor", log_group_name = "/avesa/prod/extractor" }
     avesa-transformer-prod = { service = "transformer", group = "transformer", log_group_name = "/avesa/prod/transformer" }

@@ -5,7 +5,7 @@ region      = "us-east-2"
 protected   = true
 
 permissions_boundary_arn = "arn:aws:iam::444455556666:policy/avesa-ci/avesa-boundary-prod"
-secret_operator_arns     = ["arn:aws:iam::444455556666:role/aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_AvesaOperator_*"]
+secret_operator_arns     = ["arn:aws:iam::444455556666:role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_AvesaOperator_*"]
 
 network = {
   cidr               = "10.30.0.0/16"

@@ -5,7 +5,7 @@ region      = "us-east-2"
 protected   = false
 
 permissions_boundary_arn = "arn:aws:iam::111122223333:policy/avesa-ci/avesa-boundary-staging"
-secret_operator_arns     = ["arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_AvesaOperator_*"]
+secret_operator_arns     = ["arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_AvesaOperator_*"]
 
 network = {
   cidr               = "10.21.0.0/16"

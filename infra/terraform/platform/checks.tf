@@ -35,3 +35,10 @@ check "work_for_every_task" {
     error_message = "Some fleets may not grow as far as asked, because there are fewer shards to share: ${join(", ", [for name, one in local.fleets : "${name} to ${local.most[name]}" if local.sizes[name].max != local.most[name]])}."
   }
 }
+
+check "somebody_hears_of_every_environment" {
+  assert {
+    condition     = var.monitoring.mode != "monitoring" || length(var.monitoring.alert_emails) > 0
+    error_message = "Every environment's alarms are published to the central topic, and nobody is subscribed to it: monitoring.alert_emails."
+  }
+}

@@ -27,6 +27,7 @@ module "network" {
   interface_endpoints      = var.network.interface_endpoints
   flow_logs                = var.network.flow_logs
   log_retention_days       = var.log_retention_days
+  keep_logs                = var.protected
   permissions_boundary_arn = var.permissions_boundary_arn
 }
 
@@ -65,11 +66,13 @@ module "lake" {
 module "secrets" {
   source = "../modules/secrets"
 
-  environment = var.environment
-  account_id  = var.account_id
-  region      = var.region
-  partition   = var.partition
-  kms_key_arn = module.encryption.key_arns["secrets"]
+  environment      = var.environment
+  account_id       = var.account_id
+  region           = var.region
+  partition        = var.partition
+  kms_key_arn      = module.encryption.key_arns["secrets"]
+  data_kms_key_arn = module.encryption.key_arns["data"]
+  table_arns       = values(local.arn.tables)
 }
 
 # -- services ---------------------------------------------------------------------------------------------------------
@@ -183,6 +186,7 @@ module "service" {
   permissions_boundary_arn = var.permissions_boundary_arn
   log_kms_key_arn          = module.encryption.key_arns["logs"]
   log_retention_days       = var.log_retention_days
+  keep_logs                = var.protected
 
   # ECS pulls, and takes its place on Fargate, before the service can be steady.
   depends_on = [aws_ecs_cluster_capacity_providers.this, aws_iam_role_policy.execution]
@@ -204,6 +208,7 @@ module "observability" {
   environment       = var.environment
   account_id        = var.account_id
   region            = var.region
+  partition         = var.partition
   kms_key_arn       = module.encryption.key_arns["logs"]
   alert_emails      = var.alert_emails
   webhook_url       = var.webhook_url
@@ -244,6 +249,8 @@ module "cross_account" {
   monitoring_account_id = var.monitoring.account_id
   source_account_ids    = var.monitoring.source_account_ids
   sink_arn              = var.monitoring.sink_arn
+  alert_emails          = var.monitoring.alert_emails
+  oam                   = var.features.oam
   kms_key_arn           = module.encryption.key_arns["logs"] # alarms publish to it: the key of topics, not of data
 }
 

@@ -7,7 +7,7 @@ provider "aws" {
   allowed_account_ids = [var.account_id] # with another account's credentials nothing is even planned
 
   default_tags {
-    tags = merge({ Project = "avesa", Environment = var.environment, ManagedBy = "terraform" }, var.tags)
+    tags = merge(var.tags, { Project = "avesa", Environment = var.environment, ManagedBy = "terraform" })
   }
 
   # The emulator takes any key; what it lacks it answers with HTTP 500, which the provider would repeat 25 times.

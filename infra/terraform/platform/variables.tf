@@ -72,6 +72,13 @@ variable "tags" {
   description = "Tags for everything, besides Project, Environment and ManagedBy: a cost centre, say."
   type        = map(string)
   default     = {}
+
+  # What a role may do with a key or a network depends on the tag Environment (modules/ci-oidc): with another one, no
+  # task could read a row any more. AWS compares tag keys with their case, IAM without.
+  validation {
+    condition     = length(setintersection([for name in keys(var.tags) : lower(name)], ["project", "environment", "managedby"])) == 0
+    error_message = "Project, Environment and ManagedBy are given: rights depend on them."
+  }
 }
 
 variable "protected" {
@@ -98,6 +105,11 @@ variable "network" {
   validation {
     condition     = var.network.nat == "per_az" || var.environment != "prod"
     error_message = "Production has a NAT gateway in each zone: one zone's end is not the end of extraction."
+  }
+
+  validation {
+    condition     = var.network.flow_logs || var.environment != "prod"
+    error_message = "Production records its connections."
   }
 
   validation {
@@ -145,6 +157,12 @@ variable "lake" {
     query_bytes_max        = optional(number, 1099511627776)
   })
   default = {}
+
+  # S3 ends all versions that are older within a day or two, and nothing asks again.
+  validation {
+    condition     = var.environment != "prod" || var.lake.noncurrent_days >= 7
+    error_message = "In production what was overwritten or deleted can be brought back for a week at least."
+  }
 }
 
 variable "secret_operator_arns" {
@@ -380,15 +398,37 @@ variable "log_retention_days" {
 }
 
 variable "monitoring" {
-  description = "Who watches from another account (modules/cross-account): the account, what this environment is to it, and, once the monitoring account has been applied, its sink. source_services: in the monitoring account, production's services, for its dashboard here."
+  description = <<-EOT
+    Who watches from another account (modules/cross-account): the account, what this environment is to it, and, once the
+    monitoring account has been applied, its sink. In the monitoring account: alert_emails, who is mailed the alarms of
+    every environment (an address that is in an environment's own alert_emails too gets that one's twice); source_services,
+    production's services, for its dashboard here.
+  EOT
   type = object({
     mode               = optional(string, "none")
     account_id         = optional(string)
     source_account_ids = optional(list(string), [])
     sink_arn           = optional(string)
+    alert_emails       = optional(set(string), [])
     source_services    = optional(map(object({ service = string, group = string, log_group_name = string })), {})
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for address in var.monitoring.alert_emails : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
+    error_message = "Each must be an e-mail address."
+  }
+
+  validation {
+    condition     = var.monitoring.mode == "monitoring" || length(var.monitoring.alert_emails) == 0
+    error_message = "The topic that collects every environment's alarms is in the monitoring account: its addresses belong there."
+  }
+
+  # The dashboard of the other account is of one environment, and the policies name each account.
+  validation {
+    condition     = length(var.monitoring.source_account_ids) <= 1 || length(var.monitoring.source_services) == 0
+    error_message = "The dashboard of the watched account is of one account: with several, leave source_services out."
+  }
 }
 
 variable "features" {
@@ -399,6 +439,7 @@ variable "features" {
     cloudtrail         = optional(bool, true)
     composite_alarms   = optional(bool, true)
     container_insights = optional(bool, true)
+    oam                = optional(bool, true)
     saved_queries      = optional(bool, true)
     task_deaths        = optional(bool, true)
     wait_for_services  = optional(bool, true)

@@ -7,9 +7,17 @@ locals {
 }
 
 resource "aws_s3_bucket" "this" {
-  bucket              = "avesa-audit-${var.environment}-${var.account_id}"
-  force_destroy       = !var.protected
-  object_lock_enabled = var.protected
+  bucket        = "avesa-audit-${var.environment}-${var.account_id}"
+  force_destroy = !var.protected
+
+  # Always, though nothing is locked where nothing is protected: it can be given to a new bucket only, so that an
+  # environment that is protected later, or no longer, would have its trail replaced, and lose it.
+  object_lock_enabled = true
+
+  # What has to be made anew is made first, and its name is taken: such a change fails, and nothing is lost.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_versioning" "this" {

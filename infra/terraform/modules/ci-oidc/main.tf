@@ -1,7 +1,9 @@
 # GitHub Actions takes these roles with the token of a run: no key of AWS is stored anywhere.
 #   avesa-plan          pull requests and the main branch; reads configuration and state, writes nothing but the lock
 #   avesa-image         the main branch; pushes images, which can never be overwritten
-#   avesa-apply-{env}   runs in the GitHub environment {env}, after its approvals; builds that environment and no other
+#   avesa-apply-{env}   runs of the main branch in the GitHub environment {env}, after its approvals; builds that
+#                       environment and no other. The subject of such a run names no branch: the claim `ref` does (IAM user
+#                       guide, "Available keys for AWS OIDC federation", GitHub; since January 2026)
 # Neither reads what tenants entrust to us: no object, row, record or secret. Neither may delete a stream, table, bucket,
 # key or trail, or shorten what is kept: that takes a person with an administrator's role (README.md, "Teardown").
 # All of this lies under path /avesa-ci/, where no apply role may change anything; what they may make lies under
@@ -28,7 +30,10 @@ locals {
           Principal = { Federated = local.provider }
           Action    = "sts:AssumeRoleWithWebIdentity"
           Condition = {
-            StringEquals = { "${local.issuer}:aud" = "sts.amazonaws.com", "${local.issuer}:sub" = subjects }
+            StringEquals = merge(
+              { "${local.issuer}:aud" = "sts.amazonaws.com", "${local.issuer}:sub" = subjects },
+              startswith(name, "apply-") && var.apply_ref != null ? { "${local.issuer}:ref" = var.apply_ref } : {},
+            )
           }
         }]
     })

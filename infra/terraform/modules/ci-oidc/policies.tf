@@ -74,9 +74,10 @@ locals {
         Sid      = "NewKeys"
         Effect   = "Allow"
         Action   = ["kms:CreateKey", "kms:TagResource"]
-        Resource = "*" # a key has no name before it is made
+        Resource = "*" # a key has no name before it is made, nor tags: hence IfExists, which spares every key that is another's
         Condition = {
-          StringEquals = { "aws:RequestTag/Environment" = env }
+          StringEquals         = { "aws:RequestTag/Environment" = env }
+          StringEqualsIfExists = { "aws:ResourceTag/Environment" = env }
         }
       },
       {
@@ -153,7 +154,7 @@ locals {
         Sid    = "WithoutResource"
         Effect = "Allow"
         Action = [
-          "ecs:CreateCluster", "ecs:DeregisterTaskDefinition", "logs:DeleteQueryDefinition", "logs:DeleteResourcePolicy",
+          "ecs:CreateCluster", "logs:DeleteQueryDefinition", "logs:DeleteResourcePolicy",
           "logs:PutQueryDefinition", "logs:PutResourcePolicy", "sns:SetSubscriptionAttributes", "sns:Unsubscribe",
         ]
         Resource  = "*"
@@ -177,6 +178,19 @@ locals {
         Effect   = "Allow"
         Action   = [for verb in ["DeleteAlarms", "DisableAlarmActions", "EnableAlarmActions", "PutCompositeAlarm", "PutMetricAlarm", "TagResource", "UntagResource"] : "cloudwatch:${verb}"]
         Resource = "arn:${var.partition}:cloudwatch:${local.here}:alarm:avesa-${env}-*"
+      },
+      {
+        # Before it registers a fleet or makes a policy, Application Auto Scaling tries with the caller's rights whether he
+        # may make and remove alarms, naming none, and refuses who may not: Application Auto Scaling user guide,
+        # "Permissions validation". Those of target tracking are called TargetTracking-service/{cluster}/{service}-...
+        Sid      = "AlarmsOfScaling"
+        Effect   = "Allow"
+        Action   = ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"]
+        Resource = "*"
+        Condition = {
+          StringEquals         = { "aws:RequestedRegion" = var.region }
+          StringEqualsIfExists = { "aws:ResourceTag/Environment" = env } # no other environment's alarms
+        }
       },
       {
         Sid      = "Dashboards"
@@ -252,7 +266,8 @@ locals {
         Condition = { StringEquals = { "iam:AWSServiceName" = ["ecs.amazonaws.com", "ecs.application-autoscaling.amazonaws.com", "kinesis.amazonaws.com"] } }
       },
       {
-        # EC2 knows no names, only tags, and many of these touch things that have none yet.
+        # EC2 knows no names, only tags, and many of these touch things that have none yet: hence IfExists. What another
+        # environment has tagged is out of reach, also for CreateTags, which could else make it this one's.
         Sid    = "Network"
         Effect = "Allow"
         Action = [for verb in [
@@ -262,8 +277,11 @@ locals {
           "ModifySecurityGroupRules", "ModifySubnetAttribute", "ModifyVpcAttribute", "ModifyVpcEndpoint", "ReleaseAddress", "ReplaceRoute",
           "RevokeSecurityGroupEgress", "RevokeSecurityGroupIngress", "UpdateSecurityGroupRuleDescriptionsEgress", "UpdateSecurityGroupRuleDescriptionsIngress",
         ] : "ec2:${verb}"]
-        Resource  = "*"
-        Condition = { StringEquals = { "aws:RequestedRegion" = var.region } }
+        Resource = "*"
+        Condition = {
+          StringEquals         = { "aws:RequestedRegion" = var.region }
+          StringEqualsIfExists = { "aws:ResourceTag/Environment" = env }
+        }
       },
       {
         Sid    = "NetworkOfThisEnvironment"
@@ -327,7 +345,7 @@ locals {
       {
         Sid      = "WithoutResource"
         Effect   = "Allow"
-        Action   = ["cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"]
+        Action   = ["cloudwatch:PutMetricData", "ecr:GetAuthorizationToken", "logs:DescribeLogGroups"]
         Resource = "*"
       },
     ]

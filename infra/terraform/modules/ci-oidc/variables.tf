@@ -1,4 +1,3 @@
-
 variable "account_id" {
   description = "Account the resources live in."
   type        = string
@@ -75,5 +74,16 @@ variable "image_subject" {
   validation {
     condition     = startswith(var.image_subject, "ref:refs/") && !strcontains(var.image_subject, "*")
     error_message = "One branch or tag, exactly: a pull request pushes no image."
+  }
+}
+
+variable "apply_ref" {
+  description = "The branch whose runs may apply, as GitHub's `ref` claim. Null: any branch that the GitHub environment lets deploy (in a partition whose STS does not know the claim)."
+  type        = string
+  default     = "refs/heads/main"
+
+  validation {
+    condition     = var.apply_ref == null || (startswith(coalesce(var.apply_ref, "-"), "refs/") && !strcontains(coalesce(var.apply_ref, "-"), "*"))
+    error_message = "One branch or tag, exactly."
   }
 }

@@ -12,3 +12,8 @@ output "link_arn" {
   description = "ARN of the link in mode source once the sink is known, else null."
   value       = one(aws_oam_link.this[*].arn)
 }
+
+output "heard_by" {
+  description = "Who is mailed the alarms of every environment."
+  value       = sort([for one in aws_sns_topic_subscription.central : one.endpoint])
+}

@@ -32,7 +32,8 @@ variable "partition" {
 variable "secret_operator_arns" {
   description = <<-TEXT
     Who besides the extractors may use the secrets key: ARN patterns of the roles that run `avesa setup-service`,
-    such as "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_Operator_*".
+    such as "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_Operator_*": between them stands
+    the region of the identity center, or nothing where that is us-east-1.
     IAM must allow them too. Empty: nobody but the extractors, so no credentials can be stored.
   TEXT
   type        = list(string)

@@ -8,6 +8,11 @@ locals {
 resource "aws_s3_bucket" "this" {
   bucket        = var.bucket
   force_destroy = !var.protected
+
+  # What has to be made anew is made first, and its name is taken: such a change fails, and nothing is lost.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_versioning" "this" {

@@ -87,3 +87,9 @@ variable "permissions_boundary_arn" {
   type        = string
   default     = null
 }
+
+variable "keep_logs" {
+  description = "The flow logs outlive their VPC: Terraform forgets the log group instead of deleting it."
+  type        = bool
+  default     = false
+}

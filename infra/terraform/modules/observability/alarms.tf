@@ -60,9 +60,12 @@ locals {
     }
   }
 
-  sharing = { for name, one in var.services : replace(one.group, "_", "-") => one if one.service != "extractor" }
-  running = { for name, one in var.services : replace(one.group, "_", "-") => one if one.max_tasks > 0 }
-  growing = { for group, one in local.running : group => one if one.service != "extractor" }
+  # By what stands between `avesa-` and `-{environment}` in the service's name, not by its dimension Group: that of an
+  # extractor names all its vendors, so that its alarm would be another with each vendor, and too long for its name soon.
+  fleets  = { for name, one in var.services : trimsuffix(trimprefix(name, "avesa-"), "-${var.environment}") => one }
+  sharing = { for fleet, one in local.fleets : fleet => one if one.service != "extractor" }
+  running = { for fleet, one in local.fleets : fleet => one if one.max_tasks > 0 }
+  growing = { for fleet, one in local.running : fleet => one if one.service != "extractor" }
   streams = { raw = var.stream_names.raw, canonical = var.stream_names.canonical }
 
   alarms = merge(
@@ -75,8 +78,8 @@ locals {
       }
     },
     {
-      for group, one in local.sharing : "shards-behind-${group}" => {
-        runbook    = "shards-behind", severity = "critical", what = "${one.group} has been behind its stream for five minutes."
+      for fleet, one in local.sharing : "shards-behind-${fleet}" => {
+        runbook    = "shards-behind", severity = "critical", what = "${fleet} has been behind its stream for five minutes."
         namespace  = "AVESA", metric = "ShardsBehindMs", statistic = "Maximum"
         dimensions = merge(local.environment, { Service = one.service, Group = one.group })
         comparison = "GreaterThanThreshold", threshold = var.thresholds.shards_behind_ms, period_s = 60
@@ -84,8 +87,8 @@ locals {
       }
     },
     {
-      for group, one in local.running : "missing-heartbeat-${group}" => {
-        runbook    = "missing-heartbeat", severity = "critical", what = "No process of ${one.group} has shown life for five minutes."
+      for fleet, one in local.running : "missing-heartbeat-${fleet}" => {
+        runbook    = "missing-heartbeat", severity = "critical", what = "No process of ${fleet} has shown life for five minutes."
         namespace  = "AVESA", metric = "ServiceAliveCount", statistic = "Sum"
         dimensions = merge(local.environment, { Service = one.service, Group = one.group })
         comparison = "LessThanThreshold", threshold = 1, period_s = 60
@@ -94,8 +97,8 @@ locals {
     },
     {
       # Every process shows life once a minute; a period of five minutes and a half of one allow for drift.
-      for group, one in local.growing : "saturated-${group}" => {
-        runbook    = "saturated", severity = "critical", what = "${one.group} runs as many tasks as it may and is still behind."
+      for fleet, one in local.growing : "saturated-${fleet}" => {
+        runbook    = "saturated", severity = "critical", what = "${fleet} runs as many tasks as it may and is still behind."
         namespace  = "", metric = "", statistic = "", dimensions = {}
         comparison = "GreaterThanThreshold", threshold = 0, period_s = 300
         periods    = 3, datapoints = 3, missing = "missing"

@@ -124,6 +124,12 @@ resource "aws_cloudwatch_metric_alarm" "this" {
       }
     }
   }
+
+  # CloudWatch deletes no alarm that a composite one still looks at, and Terraform would delete it first: with this, what
+  # depends on it is changed before (terraform-provider-aws issue 34807). It holds for all that alarms depend on, too.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_cloudwatch_composite_alarm" "environment" {
@@ -141,6 +147,12 @@ resource "aws_cloudwatch_composite_alarm" "environment" {
       # CloudWatch API reference, PutCompositeAlarm: up to 100 alarms.
       condition     = length(local.critical) <= 100
       error_message = "A composite alarm looks at 100 alarms at most: run fewer groups, or switch features.composite_alarms off."
+    }
+
+    precondition {
+      # CloudWatch API reference, PutCompositeAlarm: AlarmRule, up to 10,240 characters.
+      condition     = sum([for name in local.critical : length("ALARM(\"avesa-${var.environment}-${name}\") OR ")]) <= 10240
+      error_message = "A composite alarm's rule has 10,240 characters at most: run fewer groups, or switch features.composite_alarms off."
     }
   }
 }

@@ -33,3 +33,18 @@ variable "kms_key_arn" {
   description = "The secrets key."
   type        = string
 }
+
+variable "data_kms_key_arn" {
+  description = "The data key: encrypts the tables."
+  type        = string
+}
+
+variable "table_arns" {
+  description = "Tables whose rows say which services are connected."
+  type        = list(string)
+
+  validation {
+    condition     = alltrue([for arn in var.table_arns : !strcontains(arn, "*")])
+    error_message = "Named exactly."
+  }
+}

@@ -15,6 +15,10 @@ resource "aws_cloudwatch_log_group" "this" {
   name              = local.log_group_name
   retention_in_days = var.log_retention_days
   kms_key_id        = var.log_kms_key_arn
+
+  # A group that is taken out of a map is a day's work; a year of its log is not. Terraform forgets it then, and who gives
+  # the name to a group again imports it (README.md).
+  skip_destroy = var.keep_logs
 }
 
 # -- the role ---------------------------------------------------------------------------------------------------------
@@ -44,6 +48,18 @@ resource "aws_iam_role_policy" "task" {
   name = "permissions"
   role = aws_iam_role.task.id
 
+  policy = local.policy
+
+  lifecycle {
+    precondition {
+      # IAM user guide, "IAM and AWS STS quotas": all inline policies of a role together.
+      condition     = length(local.policy) <= 10240
+      error_message = "The policy of ${local.name} has ${length(local.policy)} characters, and IAM takes 10,240 for a role: give some of its vendors to another group."
+    }
+  }
+}
+
+locals {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [for one in var.permissions : merge(
@@ -66,6 +82,10 @@ resource "aws_ecs_task_definition" "this" {
   memory                   = var.size.memory
   task_role_arn            = aws_iam_role.task.arn
   execution_role_arn       = var.execution_role_arn
+
+  # A revision that was deregistered can start no service again, and it is what the circuit breaker and a person go back
+  # to (ECS developer guide, "Task definition states"). They cost nothing.
+  skip_destroy = true
 
   runtime_platform {
     operating_system_family = "LINUX"

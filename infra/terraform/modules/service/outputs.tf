@@ -47,3 +47,8 @@ output "scaling_alarm_names" {
   description = "Alarms that move the number of tasks; not for people."
   value       = concat(aws_cloudwatch_metric_alarm.out[*].alarm_name, aws_cloudwatch_metric_alarm.in[*].alarm_name)
 }
+
+output "keeps_logs" {
+  description = "Whether its log outlives it."
+  value       = aws_cloudwatch_log_group.this.skip_destroy
+}

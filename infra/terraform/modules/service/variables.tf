@@ -243,3 +243,9 @@ variable "log_retention_days" {
   type        = number
   default     = 365
 }
+
+variable "keep_logs" {
+  description = "The log outlives the service: Terraform forgets it instead of deleting it."
+  type        = bool
+  default     = false
+}

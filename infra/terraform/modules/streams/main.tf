@@ -19,4 +19,9 @@ resource "aws_kinesis_stream" "this" {
   stream_mode_details {
     stream_mode = each.value.mode
   }
+
+  # What has to be made anew is made first, and its name is taken: such a change fails, and nothing is lost.
+  lifecycle {
+    create_before_destroy = true
+  }
 }

@@ -56,4 +56,9 @@ resource "aws_dynamodb_table" "this" {
     enabled     = true
     kms_key_arn = var.kms_key_arn
   }
+
+  # What has to be made anew (another key) is made first, and its name is taken: such a change fails, and nothing is lost.
+  lifecycle {
+    create_before_destroy = true
+  }
 }

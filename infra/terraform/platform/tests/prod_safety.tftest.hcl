@@ -141,3 +141,42 @@ run "no_production_without_a_task_of_a_service" {
 
   expect_failures = [var.services]
 }
+
+run "no_production_that_ends_deleted_objects_at_once" {
+  command = plan
+
+  variables {
+    lake = { noncurrent_days = 1, system_noncurrent_days = 1 }
+  }
+
+  expect_failures = [var.lake]
+}
+
+run "no_production_without_a_record_of_connections" {
+  command = plan
+
+  variables {
+    network = { cidr = "10.30.0.0/16", availability_zones = ["us-east-2a", "us-east-2b"], nat = "per_az", flow_logs = false }
+  }
+
+  expect_failures = [var.network]
+}
+
+run "no_environment_with_another_ones_tag" {
+  command = plan
+
+  variables {
+    tags = { environment = "Production" }
+  }
+
+  expect_failures = [var.tags]
+}
+
+run "logs_of_a_group_outlive_it" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for one in values(module.service) : one.keeps_logs])
+    error_message = "A year of logs is no part of a day's change."
+  }
+}

@@ -79,7 +79,12 @@ run "an_unprotected_trail_can_be_taken_down" {
   }
 
   assert {
-    condition     = aws_s3_bucket.this.force_destroy && !aws_s3_bucket.this.object_lock_enabled && length(aws_s3_bucket_object_lock_configuration.this) == 0
-    error_message = "Object lock would outlive it."
+    condition     = aws_s3_bucket.this.force_destroy && length(aws_s3_bucket_object_lock_configuration.this) == 0
+    error_message = "No file is locked."
+  }
+
+  assert {
+    condition     = aws_s3_bucket.this.object_lock_enabled
+    error_message = "A bucket that can lock later need not be replaced for it."
   }
 }

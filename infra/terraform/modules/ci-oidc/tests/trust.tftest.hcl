@@ -17,10 +17,10 @@ run "a_role_is_given_to_exactly_one_kind_of_run" {
     condition = { for name, policy in merge({ plan = aws_iam_role.plan.assume_role_policy, image = aws_iam_role.image.assume_role_policy }, { for name, role in aws_iam_role.apply : name => role.assume_role_policy }) : name => jsondecode(policy).Statement[0].Condition } == {
       plan    = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:pull_request", "repo:acme/avesa:ref:refs/heads/main"] } }
       image   = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:ref:refs/heads/main"] } }
-      dev     = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:environment:dev"] } }
-      staging = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:environment:staging"] } }
+      dev     = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:environment:dev"], "token.actions.githubusercontent.com:ref" = "refs/heads/main" } }
+      staging = { StringEquals = { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:environment:staging"], "token.actions.githubusercontent.com:ref" = "refs/heads/main" } }
     }
-    error_message = "Exact subjects, exact audience."
+    error_message = "Exact subjects, exact audience; who applies is of the main branch besides."
   }
 
   assert {
@@ -99,6 +99,67 @@ run "an_environment_is_built_by_its_own_role_alone" {
     condition     = length(aws_iam_policy.apply) == 6 && alltrue([for policy in concat(values(aws_iam_policy.apply), values(aws_iam_policy.boundary), [aws_iam_policy.read]) : length(policy.policy) <= 6144])
     error_message = "A managed policy holds 6,144 characters."
   }
+}
+
+run "what_carries_another_environments_tag_is_out_of_reach" {
+  command = plan
+
+  # Rights that follow from a tag are worth nothing where the tag itself can be put on what is another's.
+  assert {
+    condition = alltrue(flatten([
+      for name, policy in aws_iam_policy.apply : [
+        for statement in jsondecode(policy.policy).Statement :
+        try(statement.Condition.StringEqualsIfExists["aws:ResourceTag/Environment"], statement.Condition.StringEquals["aws:ResourceTag/Environment"], "") == element(split("-", name), -1)
+        if contains(flatten([statement.Resource]), "*") && anytrue([for action in flatten([statement.Action]) : contains(["kms:TagResource", "ec2:CreateTags", "ec2:DeleteTags", "ec2:ModifyVpcEndpoint", "ec2:DeleteVpc", "cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms"], action)])
+      ]
+    ]))
+    error_message = "Neither keys nor networks nor alarms of another environment can be tagged, changed or deleted."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for policy in values(aws_iam_policy.apply) : [
+        for statement in jsondecode(policy.policy).Statement : can(statement.Condition.StringEquals["aws:ResourceTag/Environment"]) if contains(flatten([statement.Resource]), "arn:aws:kms:us-east-2:111111111111:key/*")
+      ]
+    ]))
+    error_message = "An existing key is changed only where it carries the tag."
+  }
+}
+
+run "a_fleet_can_be_registered_for_scaling" {
+  command = plan
+
+  # Application Auto Scaling tries these with the caller's rights, and names no alarm: a right to alarms by name refuses it.
+  assert {
+    condition = alltrue([
+      for name, policy in aws_iam_policy.apply : length([for statement in jsondecode(policy.policy).Statement : 1 if statement.Resource == "*" && toset(flatten([statement.Action])) == toset(["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"])]) == 1
+      if startswith(name, "running-")
+    ])
+    error_message = "PutMetricAlarm and DeleteAlarms without a name."
+  }
+}
+
+run "where_sts_does_not_know_the_branch_the_environment_decides" {
+  command = plan
+
+  variables {
+    apply_ref = null
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role.apply["dev"].assume_role_policy).Statement[0].Condition.StringEquals == { "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com", "token.actions.githubusercontent.com:sub" = ["repo:acme/avesa:environment:dev"] }
+    error_message = "As GitHub's rules for the environment have it."
+  }
+}
+
+run "any_branch_is_no_branch" {
+  command = plan
+
+  variables {
+    apply_ref = "refs/heads/*"
+  }
+
+  expect_failures = [var.apply_ref]
 }
 
 run "ci_cannot_raise_itself" {

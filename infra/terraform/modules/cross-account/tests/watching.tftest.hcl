@@ -56,6 +56,32 @@ run "alarms_of_both_accounts_are_heard_in_one_place" {
   }
 }
 
+run "somebody_hears_of_them" {
+  command = plan
+
+  variables {
+    alert_emails = ["one@example.com", "two@example.com"]
+  }
+
+  assert {
+    condition     = output.heard_by == tolist(["one@example.com", "two@example.com"])
+    error_message = "Each address."
+  }
+}
+
+run "without_observability_access_manager_there_is_a_topic_all_the_same" {
+  command = plan
+
+  variables {
+    oam = false
+  }
+
+  assert {
+    condition     = length(aws_oam_sink.this) + length(aws_oam_sink_policy.this) == 0 && length(aws_sns_topic.central) == 1
+    error_message = "No sink, no policy of one; alarms are heard."
+  }
+}
+
 run "production_is_watched_and_watches_nobody" {
   command = plan
 

@@ -70,6 +70,27 @@ run "a_fleet_is_watched_for_what_it_does" {
   }
 }
 
+run "an_alarm_is_called_after_its_fleet_and_not_after_its_vendors" {
+  command = plan
+
+  variables {
+    services = {
+      avesa-extractor-dev     = { service = "extractor", group = "extractor-${join("-", [for i in range(60) : "some_vendor_number_${i}"])}", log_group_name = "/avesa/dev/extractor", max_tasks = 4 }
+      avesa-extractor-psa-dev = { service = "extractor", group = "extractor-connectwise", log_group_name = "/avesa/dev/extractor-psa", max_tasks = 2 }
+    }
+  }
+
+  assert {
+    condition     = contains(keys(aws_cloudwatch_metric_alarm.this), "missing-heartbeat-extractor") && contains(keys(aws_cloudwatch_metric_alarm.this), "missing-heartbeat-extractor-psa")
+    error_message = "A vendor more is no other alarm, and no name of more than 255 characters."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["missing-heartbeat-extractor-psa"].dimensions["Group"] == "extractor-connectwise"
+    error_message = "What it looks at is what the fleet says."
+  }
+}
+
 run "the_monitoring_account_hears_of_it_too" {
   command = apply
 

@@ -268,3 +268,39 @@ run "a_drain_that_fargate_would_cut_off" {
 
   expect_failures = [var.stop_s]
 }
+
+run "there_is_a_revision_to_go_back_to" {
+  command = plan
+
+  assert {
+    condition     = aws_ecs_task_definition.this.skip_destroy
+    error_message = "A deregistered revision starts no service: neither the circuit breaker's nor a person's way back."
+  }
+}
+
+run "a_log_outlives_its_service_where_it_is_to" {
+  command = plan
+
+  variables {
+    keep_logs = true
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.this.skip_destroy
+    error_message = "Terraform forgets the log group of a group that is no more, and AWS keeps it."
+  }
+}
+
+run "a_policy_that_iam_would_refuse_is_refused_before" {
+  command = plan
+
+  variables {
+    permissions = [for number in range(100) : {
+      sid       = "Vendor${number}"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = ["arn:aws:secretsmanager:us-east-2:111122223333:secret:avesa/dev/*/vendor_${number}-??????"]
+    }]
+  }
+
+  expect_failures = [aws_iam_role_policy.task]
+}
