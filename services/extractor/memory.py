@@ -195,7 +195,7 @@ class Memory:
         return {keys[key]: _decode_below(value) if value else _READ_BELOW for key, value in found.items()}
 
     def note_below(self, read: Mapping[str, Below | None]) -> None:
-        """Under the endpoint's lock, as `put`. None: below this one nothing could be read, and what was is forgotten."""
+        """Under the endpoint's lock, as `put`. None: below this one nothing could be read; what was is forgotten."""
         known = self.below(read)
         changed = {parent: below for parent, below in read.items() if known.get(parent) != below}
         self.state.put_many([(PARENT + parent.encode(), _packed(below)) for parent, below in changed.items()])
