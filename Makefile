@@ -2,7 +2,7 @@
 # Paths are relative on purpose: the checkout may live under a path with spaces.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: simulate infra-validate infra-local deploy rollback smoke help setup demo test conform schema check format bench bench-table bench-stream soak lock clean FORCE
+.PHONY: simulate rehearse infra-validate infra-local deploy rollback smoke help setup demo test conform schema check format bench bench-table bench-stream soak lock clean FORCE
 
 VENV   := .venv
 STAMP  := $(VENV)/.stamp
@@ -107,6 +107,9 @@ $(PEER)/.stamp: tests/bench/peer.lock | setup
 
 soak: setup ## Long random runs: as many sets of observations as minutes allow
 	@$(BIN)/python -m pytest -q -n 2 -m soak -rP -o faulthandler_timeout=0 tests $(ARGS)
+
+rehearse: setup ## Every service's calls to AWS, recorded, beside what its role allows (two minutes)
+	@$(BIN)/python -m pytest -q tests/infra/test_permissions.py -o faulthandler_timeout=0 $(ARGS)
 
 simulate: setup ## The whole pipeline in a simulated AWS under random faults (SEEDS=10000)
 	@$(BIN)/python -m tests.simulation --seeds 0-$$(($(SEEDS) - 1)) --jobs 2 --every-row $(ARGS)
